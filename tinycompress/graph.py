@@ -1,0 +1,164 @@
+"""The recorded graph, and the walk back that gives derivatives.
+
+Every operation on a tensor that requires gradients records a :class:`Node`: where its inputs came
+from, and one function per input that turns the gradient of the output into the gradient of that
+input (its vector–Jacobian product, see ``ops/``). :func:`backpropagate` visits the nodes in reverse
+order of making and multiplies its way back (reverse-mode differentiation; Baydin et al. 2018,
+arXiv:1502.05767). First derivatives only.
+
+A node refers to nodes, not to tensors, so an intermediate array lives only as long as some vjp
+needs it. Read ``ops/elementwise.py`` before this file and ``tensor.py`` after it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ContextDecorator, contextmanager
+from typing import Any
+
+import numpy as np
+
+from tinycompress.backend import Array, array_module
+
+Vjp = Callable[[Array], Array]
+
+
+class Node:
+    """One recorded operation.
+
+    ``parents`` has one entry per input: the node that made it, the leaf tensor that it is (a
+    parameter), or None where no gradient is wanted.
+    """
+
+    __slots__ = ("__weakref__", "dtype", "name", "parents", "shape", "vjps")
+
+    def __init__(
+        self, name: str, parents: tuple[Any, ...], vjps: tuple[Vjp, ...], output: Array
+    ) -> None:
+        self.name, self.parents, self.vjps = name, parents, vjps
+        self.shape, self.dtype = output.shape, output.dtype
+
+
+# ---------------------------------------------------------------------------- modes of this thread
+
+
+class _Mode(threading.local):
+    recording = True
+    anomaly = False
+
+
+_mode = _Mode()
+
+
+class no_grad(ContextDecorator):
+    """Record nothing on this thread: ``with no_grad(): …``, or as a decorator."""
+
+    def __init__(self) -> None:
+        self._before: list[bool] = []
+
+    def __enter__(self) -> None:
+        self._before.append(_mode.recording)
+        _mode.recording = False
+
+    def __exit__(self, *exc: object) -> None:
+        _mode.recording = self._before.pop()
+
+
+def is_grad_enabled() -> bool:
+    """Whether operations on this thread are recorded."""
+    return _mode.recording
+
+
+class AnomalyError(FloatingPointError):
+    """The first operation that produced NaN or infinity under :func:`detect_anomaly`."""
+
+
+@contextmanager
+def detect_anomaly() -> Iterator[None]:
+    """Check every output and gradient on this thread; the first that is not finite raises.
+
+    Raises:
+        AnomalyError: names the operation, its direction and the shapes. Costs a pass over each
+            array, and on a GPU a wait for the device: meant for finding a fault, not for training.
+    """
+    before, _mode.anomaly = _mode.anomaly, True
+    try:
+        yield
+    finally:
+        _mode.anomaly = before
+
+
+def check_anomaly(name: str, direction: str, output: Array, inputs: Iterable[Any]) -> None:
+    """Under :func:`detect_anomaly`, raise if ``output`` holds NaN or infinity."""
+    if not _mode.anomaly or output.dtype.kind != "f":
+        return
+    xp = array_module(output)
+    if not bool(xp.isfinite(output).all()):
+        what = "NaN" if bool(xp.isnan(output).any()) else "infinity"
+        shapes = ", ".join(str(a.shape) for a in inputs if hasattr(a, "shape"))
+        raise AnomalyError(f"{name}: the {direction} pass produced {what} from inputs of {shapes}")
+
+
+# ---------------------------------------------------------------------------------- the walk back
+
+
+def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
+    """Sum ``g`` over the axes along which an input of ``shape`` was broadcast."""
+    if g.shape == shape:
+        return g
+    extra = g.ndim - len(shape)
+    stretched = tuple(i for i, n in enumerate(shape, extra) if n == 1 and g.shape[i] != 1)
+    return g.sum(axis=(*range(extra), *stretched)).reshape(shape)
+
+
+def topological_order(root: Any) -> list[Any]:
+    """Everything ``root`` was made from, inputs before outputs. No recursion: depth costs nothing."""
+    order, seen, stack = [], set(), [(root, False)]
+    while stack:
+        item, inputs_done = stack.pop()
+        if inputs_done:
+            order.append(item)
+        elif id(item) not in seen:
+            seen.add(id(item))
+            stack.append((item, True))
+            if isinstance(item, Node):
+                stack.extend((p, False) for p in item.parents if p is not None)
+    return order
+
+
+def backpropagate(
+    root: Any, g: Array, keep: set[int] | None = None
+) -> dict[int, tuple[Any, Array]]:
+    """Gradients of ``root`` (whose own gradient is ``g``) by every leaf it was made from.
+
+    Args:
+        root: a node, or a leaf tensor.
+        g: the gradient of the loss by ``root``.
+        keep: ids of nodes whose gradients are wanted beside those of the leaves.
+
+    Returns:
+        ``{id: (node or leaf, gradient)}``. Gradients may share memory: copy before writing.
+    """
+    pending, found = {id(root): g}, {}
+    for item in reversed(topological_order(root)):
+        g = pending.pop(id(item))
+        if not isinstance(item, Node) or (keep and id(item) in keep):
+            found[id(item)] = (item, g)
+        if isinstance(item, Node):
+            _pull_back(item, g, pending)
+    return found
+
+
+def _pull_back(node: Node, g: Array, pending: dict[int, Array]) -> None:
+    """Add to ``pending`` what ``node`` passes on to each of its inputs."""
+    for parent, vjp in zip(node.parents, node.vjps, strict=False):
+        if parent is None:
+            continue
+        with np.errstate(all="ignore"):  # detect_anomaly is how an infinity is reported
+            d = unbroadcast(vjp(g), parent.shape)
+        if d.dtype != parent.dtype:
+            d = d.astype(parent.dtype)
+        check_anomaly(node.name, "backward", d, (g,))
+        key = id(parent)
+        pending[key] = pending[key] + d if key in pending else d

@@ -1,0 +1,162 @@
+"""Pooling: the largest or the mean value of each window.
+
+    window (p, q) covers rows p·sh − ph … p·sh − ph + kh − 1, and columns likewise
+
+Every window is visited tap by tap: tap (i, j) of *all* windows is one strided slice of the image,
+so a 2×2 pool is four slices and three ``maximum`` calls, whatever the image's size.
+Padding of a maximum is −∞, so a padded place never wins. Ties go to the first maximum in row-major
+order, as in torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinycompress.backend import Array, array_module, device_of, to_device
+from tinycompress.ops.elementwise import Result
+from tinycompress.ops.layout import to_hnwc, to_nchw
+
+Pair = tuple[int, int]
+
+
+def pooled_size(size: int, kernel: int, stride: int, padding: int, ceil_mode: bool) -> int:
+    """Windows along one axis. With ``ceil_mode`` the last may hang over, if it starts inside."""
+    span = size + 2 * padding - kernel
+    windows = (-(-span // stride) if ceil_mode else span // stride) + 1
+    if ceil_mode and (windows - 1) * stride >= size + padding:
+        windows -= 1
+    return windows
+
+
+class Windows:
+    """The windows of one pooling: how the image is padded, and where each tap lies."""
+
+    def __init__(
+        self, x: Array, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool
+    ) -> None:
+        self.kernel, self.stride, self.padding = kernel, stride, padding
+        self.image = x.shape[2:]
+        self.output = tuple(
+            pooled_size(n, k, s, p, ceil_mode)
+            for n, k, s, p in zip(self.image, kernel, stride, padding, strict=True)
+        )
+        # A window that hangs over (ceil_mode) needs more padding at the end than at the start.
+        self.overhang = tuple(
+            max(0, (o - 1) * s + k - (n + 2 * p))
+            for o, s, k, n, p in zip(self.output, stride, kernel, self.image, padding, strict=True)
+        )
+
+    def padded(self, x: Array, value: float) -> Array:
+        """x (N, C, H, W) → (H', N, W', C) with ``value`` wherever a window leaves the image."""
+        image = to_hnwc(x, self.padding, value)
+        if not any(self.overhang):
+            return image
+        widths = ((0, self.overhang[0]), (0, 0), (0, self.overhang[1]), (0, 0))
+        return array_module(x).pad(image, widths, constant_values=value)
+
+    def taps(self) -> Iterator[tuple[slice, slice, slice]]:
+        """For each tap, in row-major order: where its pixels stand in (H', N, W', C)."""
+        (kh, kw), (sh, sw), (oh, ow) = self.kernel, self.stride, self.output
+        for i in range(kh):
+            for j in range(kw):
+                rows = slice(i, i + (oh - 1) * sh + 1, sh)
+                yield rows, slice(None), slice(j, j + (ow - 1) * sw + 1, sw)
+
+    def cropped(self, y: Array) -> Array:
+        """The gradient of :meth:`padded`: (H', N, W', C) → (N, C, H, W)."""
+        (bottom, right), (H, _, W, _) = self.overhang, y.shape
+        return to_nchw(y[: H - bottom, :, : W - right], self.padding)
+
+
+def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Result:
+    """x (N, C, H, W) → (N, C, oh, ow), the largest value of each window."""
+    xp = array_module(x)
+    windows = Windows(x, kernel, stride, padding, ceil_mode)
+    image = windows.padded(x, -np.inf)
+    taps = list(windows.taps())
+    y = image[taps[0]].copy()
+    for tap in taps[1:]:
+        xp.maximum(y, image[tap], out=y)
+
+    def d_x(g: Array) -> Array:
+        gh = to_hnwc(g)
+        dx = xp.zeros(image.shape, g.dtype)
+        open_ = xp.ones(y.shape, bool)  # windows whose maximum has not been met yet
+        for tap in taps:
+            here = (image[tap] == y) & open_
+            open_ ^= here
+            dx[tap] += gh * here
+        return windows.cropped(dx)
+
+    return to_nchw(y), (d_x,)
+
+
+def avg_pool2d(
+    x: Array, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool, count_include_pad: bool
+) -> Result:
+    """x (N, C, H, W) → (N, C, oh, ow), the mean of each window.
+
+    ``count_include_pad`` counts padded zeros as values; what hangs over in ceil_mode never counts.
+    """
+    windows = Windows(x, kernel, stride, padding, ceil_mode)
+    image = windows.padded(x, 0.0)
+    share = _window_shares(windows, count_include_pad, x)
+    taps = list(windows.taps())
+    y = image[taps[0]].copy()
+    for tap in taps[1:]:
+        y += image[tap]
+    y *= share
+
+    def d_x(g: Array) -> Array:
+        gh = to_hnwc(g) * share
+        dx = array_module(g).zeros(image.shape, g.dtype)
+        for tap in taps:
+            dx[tap] += gh
+        return windows.cropped(dx)
+
+    return to_nchw(y), (d_x,)
+
+
+def _window_shares(windows: Windows, count_include_pad: bool, like: Array) -> Array:
+    """1 / (values in each window), (oh, 1, ow, 1), on the device of ``like``."""
+    counts = []
+    for axis in (0, 1):
+        size, p = windows.image[axis], windows.padding[axis]
+        start = np.arange(windows.output[axis]) * windows.stride[axis] - p
+        stop = np.minimum(start + windows.kernel[axis], size + p)
+        if not count_include_pad:
+            start, stop = np.maximum(start, 0), np.minimum(stop, size)
+        counts.append(stop - start)
+    share: Any = 1.0 / np.multiply.outer(*counts)[:, None, :, None]
+    return to_device(share.astype(like.dtype), device_of(like))
+
+
+def adaptive_avg_pool2d(x: Array, output: Pair) -> Result:
+    """x (N, C, H, W) → (N, C, oh, ow): window p covers rows ⌊p·H/oh⌋ … ⌈(p+1)·H/oh⌉ − 1.
+
+    A mean over rows, then over columns: two products with matrices of shares, so that the
+    derivative is the same two products with the matrices transposed.
+    """
+    N, C, H, W = x.shape
+    oh, ow = output
+    rows = to_device(_share_matrix(H, oh, x.dtype), device_of(x))  # (oh, H)
+    cols = to_device(_share_matrix(W, ow, x.dtype), device_of(x))  # (ow, W)
+
+    def both(a: Array, left: Array, right: Array) -> Array:  # (h, N, w, C) -> (h', N, w', C)
+        h, _, w, _ = a.shape
+        tall = (left @ a.reshape(h, N * w * C)).reshape(-1, N, w, C)
+        return right @ tall  # broadcast over h' and N
+
+    y = both(to_hnwc(x), rows, cols)
+    return to_nchw(y), (lambda g: to_nchw(both(to_hnwc(g), rows.T, cols.T)),)
+
+
+def _share_matrix(size: int, output: int, dtype: np.dtype) -> np.ndarray:
+    shares = np.zeros((output, size), dtype)
+    for p in range(output):
+        start, stop = p * size // output, -(-(p + 1) * size // output)
+        shares[p, start:stop] = 1.0 / (stop - start)
+    return shares

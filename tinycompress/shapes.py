@@ -1,0 +1,73 @@
+"""Arithmetic of shapes and axes, with the errors that a user sees when they do not fit."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+Shape = tuple[int, ...]
+Axes = int | tuple[int, ...] | None
+
+
+def axes_of(shape: Shape, axis: Axes) -> tuple[int, ...]:
+    """``axis`` (None: all) as a sorted tuple of numbers in ``0 … ndim − 1``."""
+    ndim = len(shape)
+    if axis is None:
+        return tuple(range(ndim))
+    given = (axis,) if isinstance(axis, int) else tuple(axis)
+    for a in given:
+        if not -ndim <= a < ndim:
+            raise IndexError(f"axis {a} is out of range for a tensor of shape {shape}")
+    return tuple(sorted({a % ndim for a in given}))
+
+
+def filled_axes(name: str, shape: Shape, axis: Axes) -> tuple[int, ...]:
+    """As :func:`axes_of`, for reductions that have no value for nothing."""
+    axes = axes_of(shape, axis)
+    if any(shape[a] == 0 for a in axes):
+        raise ValueError(f"{name}: nothing to reduce along axis {axis} of shape {shape}")
+    return axes
+
+
+def flat(sizes: tuple[Any, ...]) -> Shape:
+    """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
+    inner = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
+    return tuple(int(s) for s in inner)
+
+
+def reshaped(old: Shape, new: Shape) -> Shape:
+    """``new`` with its −1 filled in."""
+    known = math.prod(s for s in new if s != -1)
+    total = math.prod(old)
+    guess = total // known if known else 0
+    full = tuple(guess if s == -1 else s for s in new)
+    if new.count(-1) > 1 or any(s < 0 for s in full) or math.prod(full) != total:
+        raise ValueError(f"reshape: {total} values of shape {old} do not fit into {new}")
+    return full
+
+
+def expanded(old: Shape, want: Shape) -> Shape:
+    """The shape that ``expand(want)`` gives, −1 filled in."""
+    aligned = (1,) * (len(want) - len(old)) + old
+    if len(want) >= len(old):
+        new = tuple(o if s == -1 else s for o, s in zip(aligned, want, strict=True))
+        if all(o in (1, n) for o, n in zip(aligned, new, strict=True)):
+            return new
+    raise ValueError(f"expand: shape {old} does not stretch to {want}")
+
+
+def check_broadcast(name: str, a: Shape, b: Shape) -> None:
+    """Refuse shapes that do not broadcast together."""
+    pairs = zip(reversed(a), reversed(b), strict=False)
+    if any(m != n and 1 not in (m, n) for m, n in pairs):
+        raise ValueError(f"{name}: shapes {a} and {b} do not broadcast together")
+
+
+def pair(name: str, value: Any, least: int) -> tuple[int, int]:
+    """A size for height and width: one whole number for both, or two; each at least ``least``."""
+    two = (value, value) if isinstance(value, int) else tuple(value)
+    if len(two) != 2 or any(not isinstance(v, int) or v < least for v in two):
+        raise ValueError(
+            f"{name} must be a whole number ≥ {least} or two of them (height, width), got {value!r}"
+        )
+    return two
