@@ -1,0 +1,83 @@
+"""Gradient clipping: a step may be at most so long, in the direction it has.
+
+    g ← g · min(1, max_norm / ‖g‖),    ‖g‖ over the gradients of all parameters together
+
+Pascanu, Mikolov, Bengio 2012, algorithm 1, https://arxiv.org/abs/1211.5063. One odd batch then
+cannot throw the weights far away.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from tinycompress.backend import Array, array_module, check_same_device, to_numpy
+from tinycompress.optim.checks import non_negative
+from tinycompress.optim.parameters import parameter_list
+
+
+def clip_grad_norm_(
+    parameters: Iterable[Any],
+    max_norm: float,
+    norm_type: float = 2.0,
+    error_if_nonfinite: bool = False,
+) -> float:
+    """Scale the gradients, in place, so that their common norm is at most ``max_norm``.
+
+    Parameters without a gradient do not count; nor do the pruned weights of a masked parameter,
+    which no step moves. A norm that is infinite or NaN leaves the gradients as they are (scaling
+    would make them zero or NaN): the caller sees it in the result.
+
+    Args:
+        parameters: ``model.parameters()`` or one parameter.
+        max_norm: the greatest norm that is let through, ≥ 0.
+        norm_type: p of the p-norm, > 0; ``math.inf`` for the largest magnitude.
+        error_if_nonfinite: raise when the norm is infinite or NaN.
+
+    Returns:
+        The norm before clipping.
+
+    Raises:
+        TypeError, ValueError: no or wrong parameters, arguments out of their range.
+        FloatingPointError: the norm is not finite, and ``error_if_nonfinite``.
+    """
+    max_norm = non_negative("max_norm", max_norm)
+    if not norm_type > 0:
+        raise ValueError(f"norm_type must be > 0, got {norm_type!r}")
+    with_grad = [p for p in parameter_list(parameters) if p.grad is not None and p.grad.size]
+    total = _total_norm(with_grad, float(norm_type))
+    if not math.isfinite(total):
+        if error_if_nonfinite:
+            raise FloatingPointError(
+                f"the norm of the gradients is {total}: the loss overflowed, or a lower learning "
+                "rate is needed; tc.detect_anomaly() finds the operation"
+            )
+        return total
+    factor = max_norm / (total + 1e-6)  # torch's guard against a norm of zero
+    if factor < 1:
+        for p in with_grad:
+            p.grad *= factor
+    return total
+
+
+def _total_norm(parameters: list[Any], norm_type: float) -> float:
+    """The norm of the parameters' norms, which equals the norm of all their gradients."""
+    if not parameters:
+        return 0.0
+    grads = [p.grad if p.mask is None else p.grad * p.mask for p in parameters]
+    check_same_device("clip_grad_norm_", *grads)
+    xp = array_module(grads[0])
+    norms = to_numpy(xp.stack([_norm(g, norm_type) for g in grads]))  # one wait for a GPU
+    if norm_type == math.inf:
+        return float(norms.max())
+    return float((norms.astype("float64") ** norm_type).sum() ** (1.0 / norm_type))
+
+
+def _norm(g: Array, norm_type: float) -> Array:
+    xp = array_module(g)
+    if norm_type == math.inf:
+        return xp.max(xp.abs(g))
+    if norm_type == 2.0:
+        return xp.sqrt(xp.sum(g * g))
+    return xp.sum(xp.abs(g) ** norm_type) ** (1.0 / norm_type)

@@ -1,0 +1,246 @@
+"""What all optimizers share: which parameters, with which options, and what is remembered of them.
+
+An optimizer is an update rule, a few lines on arrays: from a weight ``w`` and the gradient ``g``
+of the loss by that weight it makes the next weight, in place. Everything around the rule is here:
+groups of parameters with options of their own, the arrays that a rule keeps from step to step,
+saving and loading, and masks. Read next ``sgd.py``, ``rmsprop.py``, ``adam.py``, each a little
+harder than the one before.
+
+A subclass says three things::
+
+    class SGD(Optimizer):
+        rules = {"lr": non_negative, ...}      # its options, and what each may be
+        def state_names(self, group): ...      # the arrays it keeps for a weight
+        def update(self, w, g, state, group):  # the rule
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, ClassVar
+
+from tinycompress.backend import Array, array_module, check_same_device, device_of, to_device
+from tinycompress.optim.parameters import as_list, parameter_list
+
+Group = dict[str, Any]
+State = dict[str, Any]
+Rules = Mapping[str, Callable[[str, Any], Any]]
+
+
+class Optimizer:
+    """Base of all optimizers.
+
+    Args:
+        parameters: ``model.parameters()``, or a list of groups, dictionaries with ``"params"``
+            and any of the optimizer's options: ``[{"params": [w], "lr": 0.01}, {"params": [b]}]``.
+        options: the values that groups which do not say otherwise have.
+
+    Attributes:
+        param_groups: the groups, each a dictionary with ``"params"`` and every option. Options may
+            be changed between steps; schedules do.
+        state: for each parameter that was ever updated, by its position over all groups in order:
+            ``{"step": how many updates, name: array of the parameter's shape and dtype, …}``.
+        defaults: ``options``, checked.
+
+    Raises:
+        TypeError, ValueError: no parameters, something that is not a parameter, a parameter that
+            comes twice, or an option out of its range.
+    """
+
+    rules: ClassVar[Rules] = {}
+
+    def __init__(self, parameters: Iterable[Any], **options: Any) -> None:
+        self.defaults = dict(options)
+        self.check_options(self.defaults)
+        self.param_groups: list[Group] = []
+        self.state: dict[int, State] = {}
+        given = as_list(parameters)
+        groups = given if any(isinstance(item, dict) for item in given) else [{"params": given}]
+        for group in groups:
+            self.add_param_group(group)
+
+    # ------------------------------------------------------------------- what a subclass provides
+
+    def state_names(self, group: Group) -> tuple[str, ...]:
+        """Names of the arrays that :meth:`update` keeps for a weight; they start as zeros."""
+        return ()
+
+    def update(self, w: Array, g: Array, state: State, group: Group) -> None:
+        """One step of the rule: change ``w`` and the arrays of ``state``, in place.
+
+        Args:
+            w: a weight, of any shape: nothing here may depend on it.
+            g: the derivative of the loss by ``w``; read, never written.
+            state: ``"step"`` (1 at the first update) and the arrays of :meth:`state_names`.
+            group: the options, as Python numbers.
+        """
+        raise NotImplementedError
+
+    def check_options(self, group: Group) -> None:
+        """Bring every option of ``group`` to a Python number within its range, or raise."""
+        for name, rule in self.rules.items():
+            group[name] = rule(name, group[name])
+
+    # --------------------------------------------------------------------------------- in training
+
+    def step(self) -> None:
+        """Update every parameter that has a gradient, and leave those without one alone."""
+        position = -1
+        for group in self.param_groups:
+            self.check_options(group)  # a schedule or a hand may have changed them
+            for p in group["params"]:
+                position += 1
+                if p.grad is not None:
+                    state = self._state_of(position, p, self.state_names(group))
+                    state["step"] += 1
+                    self.update(p.data, p.grad, state, group)
+                    _apply_mask(p.data, p.mask, state)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients: ``p.grad = None`` for every parameter."""
+        for p in self._parameters():
+            p.grad = None
+
+    def add_param_group(self, group: Group) -> None:
+        """Add parameters with options of their own; options that ``group`` lacks are the defaults.
+
+        Args:
+            group: ``{"params": parameters, "lr": …}``.
+
+        Raises:
+            TypeError, ValueError: as the class.
+        """
+        label = f"parameter group {len(self.param_groups)}"
+        if not isinstance(group, dict) or "params" not in group:
+            raise TypeError(f'{label} must be a dictionary with the key "params", got {group!r}')
+        unknown = set(group) - set(self.rules) - {"params", "initial_lr"}
+        if unknown:
+            raise ValueError(
+                f"{label}: unknown option {', '.join(sorted(unknown))}; "
+                f"{type(self).__name__} has {', '.join(self.rules)}"
+            )
+        params = parameter_list(group["params"], label, taken=list(self._parameters()))
+        complete = {**self.defaults, **group, "params": params}
+        self.check_options(complete)
+        self.param_groups.append(complete)
+
+    # ------------------------------------------------------------------------------ inside a step
+
+    def _parameters(self) -> Iterator[Any]:
+        for group in self.param_groups:
+            yield from group["params"]
+
+    def _state_of(self, position: int, p: Any, names: tuple[str, ...]) -> State:
+        """The state of one parameter, made where it is missing; its arrays must fit the weight."""
+        w, g = p.data, p.grad
+        state = self.state.setdefault(position, {"step": 0})
+        for name in names:
+            if name not in state:
+                state[name] = array_module(w).zeros_like(w)
+        what = f"{type(self).__name__}.step, parameter {position}"
+        kept = {name: state[name] for name in names}
+        check_same_device(what, w, g, *kept.values())
+        for name, array in {"gradient": g, **kept}.items():
+            if array.shape != w.shape or array.dtype != w.dtype:
+                raise ValueError(
+                    f"{what}: the weight is {w.dtype}{w.shape} but its {name} is "
+                    f"{array.dtype}{array.shape}. After a change of a parameter's shape or dtype, "
+                    "compute gradients anew and make a new optimizer"
+                )
+        return state
+
+    # -------------------------------------------------------------------------- saving and loading
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is needed to go on from here: ``{"state": …, "groups": …}``.
+
+        ``"state"`` is as :attr:`state`, with copies of the arrays. ``"groups"`` is a list of the
+        groups' options, plain JSON values, with the parameters' positions as ``"params"``.
+        """
+        state = {
+            position: {k: v if isinstance(v, int) else v.copy() for k, v in entries.items()}
+            for position, entries in self.state.items()
+        }
+        groups = []
+        start = 0
+        for group in self.param_groups:
+            end = start + len(group["params"])
+            options = {k: list(v) if isinstance(v, tuple) else v for k, v in group.items()}
+            groups.append({**options, "params": list(range(start, end))})
+            start = end
+        return {"state": state, "groups": groups}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from what :meth:`state_dict` gave; arrays are copied to the parameters' devices.
+
+        Nothing is changed unless all of it fits.
+
+        Raises:
+            ValueError: another number of groups or parameters, other options, or an array whose
+                shape or dtype is not its parameter's.
+        """
+        if set(state_dict) != {"state", "groups"}:
+            raise ValueError(f'expected the keys "state" and "groups", got {list(state_dict)}')
+        groups = self._fitting_groups(state_dict["groups"])
+        parameters = list(self._parameters())
+        state: dict[int, State] = {}
+        for key, entries in state_dict["state"].items():
+            position = int(key)  # JSON turns the keys of a dictionary to strings
+            if not 0 <= position < len(parameters):
+                raise ValueError(
+                    f"state for parameter {position}, but this optimizer has {len(parameters)}"
+                )
+            state[position] = self._fitting_state(position, parameters[position].data, entries)
+        self.state = state
+        for group, options in zip(self.param_groups, groups, strict=True):
+            group.update(options)
+
+    def _fitting_groups(self, saved: list[Group]) -> list[Group]:
+        """The saved options, checked against the groups that are here."""
+        here = self.state_dict()["groups"]
+        if len(saved) != len(here):
+            raise ValueError(f"{len(saved)} parameter groups in the state, {len(here)} here")
+        result = []
+        for number, (mine, theirs) in enumerate(zip(here, saved, strict=True)):
+            if len(theirs["params"]) != len(mine["params"]):
+                raise ValueError(
+                    f"parameter group {number} has {len(theirs['params'])} parameters in the "
+                    f"state and {len(mine['params'])} here"
+                )
+            odd = (set(theirs) ^ set(mine)) - {"initial_lr"}
+            if odd:
+                raise ValueError(
+                    f"parameter group {number}: {', '.join(sorted(odd))} is an option of the state "
+                    f"or of this {type(self).__name__}, not of both: saved by another optimizer?"
+                )
+            options = {k: v for k, v in theirs.items() if k != "params"}
+            self.check_options(options)
+            result.append(options)
+        return result
+
+    def _fitting_state(self, position: int, w: Array, entries: State) -> State:
+        """A copy of the saved state of one parameter, checked against its weight ``w``."""
+        result: State = {"step": int(entries["step"])}
+        for name, array in entries.items():
+            if name == "step":
+                continue
+            if array.shape != w.shape or array.dtype != w.dtype:
+                raise ValueError(
+                    f"parameter {position} is {w.dtype}{w.shape} but its {name} in the state is "
+                    f"{array.dtype}{array.shape}"
+                )
+            result[name] = to_device(array, device_of(w)).copy()
+        return result
+
+
+def _apply_mask(w: Array, mask: Array | None, state: State) -> None:
+    """Hold pruned weights at zero, and what the rule remembers of them.
+
+    Masking gradients alone would not do: momentum from before the pruning, or weight decay,
+    would move the weight again.
+    """
+    if mask is not None:
+        w *= mask
+        for name, array in state.items():
+            if name != "step":
+                array *= mask
