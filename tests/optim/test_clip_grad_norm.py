@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from strict_cupy import counting
 
 from tinycompress import optim
 from tinycompress.backend import to_device, to_numpy
@@ -58,6 +59,13 @@ def test_it_is_torchs(norm_type, max_norm):
     assert optim.clip_grad_norm_(ours, max_norm, norm_type) == pytest.approx(expected, rel=1e-12)
     for p, q in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(p.grad, q.grad.numpy(), rtol=1e-12)
+
+
+def test_a_gpu_is_waited_for_once(cupy):
+    parameters = parameters_with(*grads(np.float32), device="cuda")
+    with counting() as counts:
+        optim.clip_grad_norm_(parameters, 0.5)
+    assert len(counts.syncs) == 1
 
 
 def test_short_gradients_are_not_touched():

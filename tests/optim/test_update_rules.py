@@ -1,9 +1,10 @@
-"""Each optimizer's arithmetic: against the formula, written out for one number, and against torch."""
+"""Each optimizer's arithmetic: against the formula for one number, and against torch."""
 
 import math
 
 import numpy as np
 import pytest
+from strict_cupy import counting
 
 from tinycompress import optim
 from tinycompress.backend import to_device, to_numpy
@@ -198,6 +199,20 @@ def test_a_convex_quadratic_is_minimised(kind, options):
         p.grad = curvature * (p.data - minimum)
         optimizer.step()
     np.testing.assert_allclose(p.data, minimum, atol=2e-3)
+
+
+@each_rule
+def test_a_step_never_waits_for_the_gpu(kind, options, cupy):
+    p = Parameter(cupy.asarray(start(np.float32)))
+    p.mask = cupy.asarray(start() > 0)
+    p.grad = cupy.asarray(gradient(start(np.float32)))
+    optimizer = kind([p], **options)
+    optimizer.step()
+    with counting() as counts:
+        optimizer.step()
+    assert counts.syncs == []
+    assert counts.uploads == 0
+    assert counts.launches <= 25
 
 
 def test_weight_decay_alone_shrinks_by_the_same_share_in_adamw():
