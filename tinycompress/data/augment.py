@@ -117,10 +117,10 @@ def affine_images(
     y0, x0 = xp.floor(y), xp.floor(x)
     fy, fx = (y - y0)[:, None], (x - x0)[:, None]  # (N, 1, H, W)
     source, index = _bordered(images, y0.astype(np.int64), x0.astype(np.int64))
-    below = index + (w + BORDER)
-    top = source.take(index) * (1 - fx) + source.take(index + 1) * fx
-    bottom = source.take(below) * (1 - fx) + source.take(below + 1) * fx
-    return (top * (1 - fy) + bottom * fy).astype(images.dtype, copy=False)
+    down = w + BORDER  # the four neighbours of a place are the same index into a shifted source
+    v00, v01, v10, v11 = (source[k:].take(index) for k in (0, 1, down, down + 1))
+    top, bottom = v00 + fx * (v01 - v00), v10 + fx * (v11 - v10)
+    return (top + fy * (bottom - top)).astype(images.dtype, copy=False)
 
 
 BORDER = 3  # zeros around an image: one before, two behind (a neighbour of the border is read too)

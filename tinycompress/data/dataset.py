@@ -1,7 +1,7 @@
 """A data set: arrays of one length, checked once.
 
 Everything is in memory: MNIST's 60,000 images are 188 MB as float32, and a batch is then one
-indexing of whole arrays (:mod:`tinycompress.data.batches`), with no loader, no threads and no
+indexing of whole arrays (:mod:`tinycompress.data.batching`), with no loader, no threads and no
 per-image Python. Images are float32 of shape (N, 1, 28, 28) in [0, 1] and labels int64 of shape
 (N,); more arrays, such as a teacher's outputs, may follow them.
 """
