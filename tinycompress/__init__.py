@@ -1,5 +1,34 @@
-"""tinycompress: a deep-learning engine small enough to read, and what makes a network smaller."""
+"""tinycompress: a deep-learning engine small enough to read, and what makes a network smaller.
 
+The source reads from the ground up: ``backend``, ``ops``, ``graph``, ``tensor``, ``functional``,
+``nn``, ``optim``, ``data``, ``models``, ``train``, ``compress``, ``format``, ``report``, ``cli``.
+"""
+
+from tinycompress import functional as functional, models as models, nn as nn
+from tinycompress.backend import DeviceError as DeviceError
+from tinycompress.functional.joining import (
+    cat as cat,
+    maximum as maximum,
+    minimum as minimum,
+    stack as stack,
+    where as where,
+)
+from tinycompress.graph import (
+    AnomalyError as AnomalyError,
+    detect_anomaly as detect_anomaly,
+    is_grad_enabled as is_grad_enabled,
+    no_grad as no_grad,
+)
+from tinycompress.nn.summary import summary as summary
 from tinycompress.random import manual_seed as manual_seed
+from tinycompress.tensor import (
+    Tensor as Tensor,
+    float32 as float32,
+    float64 as float64,
+    grad as grad,
+    int64 as int64,
+    matmul as matmul,
+    tensor as tensor,
+)
 
 __version__ = "0.1.0"

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import sys
-from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -140,7 +139,7 @@ def to_device(x: Array, device: str) -> Array:
     if kind == "cpu":
         return to_numpy(x)
     cupy = require_cuda(index)
-    if not isinstance(x, np.ndarray | np.generic) and x.device.id == index:  # type: ignore[union-attr]
+    if not isinstance(x, np.ndarray | np.generic) and x.device.id == index:
         return x
     try:
         with cupy.cuda.Device(index):
@@ -156,13 +155,4 @@ def to_numpy(x: Array) -> np.ndarray:
     """``x`` as a NumPy array: itself on a CPU, a copy from a GPU."""
     if isinstance(x, np.ndarray):
         return x
-    return np.asarray(x) if isinstance(x, np.generic) else x.get()  # type: ignore[attr-defined]
-
-
-def on_device(x: Array) -> AbstractContextManager[Any]:
-    """A context in which new CuPy arrays are made on the GPU that holds ``x``."""
-    if array_module(x) is np:
-        from contextlib import nullcontext
-
-        return nullcontext()
-    return x.device  # type: ignore[attr-defined]
+    return np.asarray(x) if isinstance(x, np.generic) else x.get()

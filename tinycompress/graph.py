@@ -113,7 +113,7 @@ def unbroadcast(g: Array, shape: tuple[int, ...]) -> Array:
 
 
 def topological_order(root: Any) -> list[Any]:
-    """Everything ``root`` was made from, inputs before outputs. No recursion: depth costs nothing."""
+    """Everything ``root`` was made from, inputs before outputs. Iterative, so depth is free."""
     order, seen, stack = [], set(), [(root, False)]
     while stack:
         item, inputs_done = stack.pop()

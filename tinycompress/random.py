@@ -71,7 +71,7 @@ def key_stream(key: int, shard: int) -> Iterator[None]:
 
 
 def next_key() -> int:
-    """A fresh 32-bit key: from the :func:`key_stream` of this thread, else from the default stream."""
+    """A fresh 32-bit key: from this thread's :func:`key_stream`, else from the default stream."""
     stream = getattr(_local, "stream", None)
     if stream is None:
         return int(_default.integers(0, 1 << 32))
@@ -91,9 +91,7 @@ def hash_bits(key: int, size: int, like: Array) -> Array:
     """``size`` pseudo-random uint32 numbers under ``key``, on the device of ``like``."""
     xp = array_module(like)
     h = xp.arange(size, dtype=xp.uint32)
-    h *= xp.uint32(
-        0x9E3779B1
-    )  # spread neighbouring counters over the word before mixing in the key
+    h *= xp.uint32(0x9E3779B1)  # spread neighbouring counters over the whole word
     h ^= xp.uint32(mix32(key))
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         h ^= h >> xp.uint32(shift)

@@ -139,6 +139,13 @@ class Tensor:
     def __bool__(self) -> bool:
         return bool(self.item())
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
+        if self._node is not None:
+            raise RuntimeError(
+                "copy.deepcopy: only leaves can be copied; .detach() this tensor first"
+            )
+        return Tensor(self.data.copy(), self.requires_grad)
+
     def detach(self) -> Tensor:
         """The same array, outside the graph."""
         return Tensor(self.data)
@@ -157,9 +164,6 @@ class Tensor:
             return self if same else apply(_to_device, self, device=target)
         dtype = np.dtype(target)
         return self if dtype == self.dtype else apply(_astype, self, dtype=dtype)
-
-    float = lambda self: self.to(float32)  # noqa: E731
-    double = lambda self: self.to(float64)  # noqa: E731
 
     # ------------------------------------------------------------------------- derivatives
 
@@ -184,7 +188,7 @@ class Tensor:
         return binary(elementwise.multiply, self, other)
 
     def __truediv__(self, other: Any) -> Tensor:
-        return binary(elementwise.divide, _as_float(self), other)
+        return binary(elementwise.divide, as_float_tensor(self), other)
 
     def __pow__(self, other: Any) -> Tensor:
         return binary(elementwise.power, self, other)
@@ -202,7 +206,7 @@ class Tensor:
         return binary(elementwise.multiply, other, self)
 
     def __rtruediv__(self, other: Any) -> Tensor:
-        return binary(elementwise.divide, other, _as_float(self))
+        return binary(elementwise.divide, other, as_float_tensor(self))
 
     def __rpow__(self, other: Any) -> Tensor:
         return binary(elementwise.power, other, self)
@@ -238,13 +242,13 @@ class Tensor:
     # --------------------------------------------------------------- functions of each value
 
     def exp(self) -> Tensor:
-        return apply(elementwise.exp, _as_float(self))
+        return apply(elementwise.exp, as_float_tensor(self))
 
     def log(self) -> Tensor:
-        return apply(elementwise.log, _as_float(self))
+        return apply(elementwise.log, as_float_tensor(self))
 
     def sqrt(self) -> Tensor:
-        return apply(elementwise.sqrt, _as_float(self))
+        return apply(elementwise.sqrt, as_float_tensor(self))
 
     def abs(self) -> Tensor:
         return apply(elementwise.absolute, self)
@@ -258,19 +262,19 @@ class Tensor:
         return apply(elementwise.clamp, self, low=min, high=max)
 
     def sigmoid(self) -> Tensor:
-        return apply(activations.sigmoid, _as_float(self))
+        return apply(activations.sigmoid, as_float_tensor(self))
 
     def tanh(self) -> Tensor:
-        return apply(activations.tanh, _as_float(self))
+        return apply(activations.tanh, as_float_tensor(self))
 
     def relu(self) -> Tensor:
         return apply(activations.relu, self)
 
     def softmax(self, axis: int) -> Tensor:
-        return apply(activations.softmax, _as_float(self), axis=axis)
+        return apply(activations.softmax, as_float_tensor(self), axis=axis)
 
     def log_softmax(self, axis: int) -> Tensor:
-        return apply(activations.log_softmax, _as_float(self), axis=axis)
+        return apply(activations.log_softmax, as_float_tensor(self), axis=axis)
 
     # -------------------------------------------------------------------------- reductions
 
@@ -280,7 +284,7 @@ class Tensor:
     def mean(self, axis: Axes = None, keepdim: bool = False) -> Tensor:
         return apply(
             reduce.mean,
-            _as_float(self),
+            as_float_tensor(self),
             axis=filled_axes("mean", self.shape, axis),
             keepdim=keepdim,
         )
@@ -293,7 +297,9 @@ class Tensor:
             raise ValueError(
                 f"var: needs more than correction={correction} values along axis {axis}, got {n}"
             )
-        return apply(reduce.var, _as_float(self), axis=axes, keepdim=keepdim, correction=correction)
+        return apply(
+            reduce.var, as_float_tensor(self), axis=axes, keepdim=keepdim, correction=correction
+        )
 
     def max(self, axis: Axes = None, keepdim: bool = False) -> Tensor:
         """The largest value (as ``torch.amax``: equal maxima share the gradient evenly)."""
@@ -306,7 +312,7 @@ class Tensor:
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first largest value, int64, without derivative."""
         filled_axes("argmax", self.shape, axis)
-        return Tensor(self.data.argmax(axis=axis, keepdims=keepdim))
+        return Tensor(self.data.argmax(axis, keepdims=keepdim))  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------------------- shape
 
@@ -351,7 +357,7 @@ class Tensor:
         return self.reshape(*self.shape[:at], 1, *self.shape[at:])
 
     def expand(self, *sizes: Any) -> Tensor:
-        """Axes of length one repeated to ``sizes``, −1 leaves an axis as it is. A read-only view."""
+        """Axes of length one repeated to ``sizes``; −1 leaves an axis as it is. Read-only."""
         return apply(shape.expand, self, shape=expanded(self.shape, flat(sizes)))
 
     def pad(self, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
@@ -359,7 +365,7 @@ class Tensor:
         pairs = tuple((int(a), int(b)) for a, b in widths)
         if len(pairs) != self.ndim or any(w < 0 for pair in pairs for w in pair):
             raise ValueError(
-                f"pad: widths need one (before, after) ≥ 0 for each of {self.ndim} axes, got {widths}"
+                f"pad: widths need (before, after) ≥ 0 for each of {self.ndim} axes, got {widths}"
             )
         return apply(shape.pad, self, widths=pairs, value=value)
 
@@ -475,7 +481,7 @@ def _check_same_dtype(name: str, tensors: list[Tensor]) -> None:
 
 
 def as_array(data: Any) -> Array:
-    """``data`` as an array: Python floats as float32, Python integers as int64, arrays as they are."""
+    """``data`` as an array: Python floats as float32, integers as int64, arrays as they are."""
     if isinstance(data, Tensor):
         return data.data
     if is_array(data):
@@ -514,6 +520,7 @@ def operands(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 def binary(op: Callable[..., Any], a: Any, b: Any) -> Tensor:
+    """Run an elementwise operation of two operands; one may be a number."""
     a, b = operands(a, b)
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         check_broadcast(op.__name__, a.shape, b.shape)
@@ -528,7 +535,14 @@ def _compare(method: str, a: Tensor, b: Any) -> Tensor:
     return Tensor(getattr(a.data, method)(b.data if isinstance(b, Tensor) else b))
 
 
-def _as_float(t: Tensor) -> Tensor:
+def as_tensor(x: Any) -> Tensor:
+    """``x`` itself if it is a tensor, else a tensor around it."""
+    return x if isinstance(x, Tensor) else Tensor(x)
+
+
+def as_float_tensor(x: Any) -> Tensor:
+    """``x`` as a tensor of floats; integers and booleans become float32."""
+    t = as_tensor(x)
     return t if t.dtype.kind == "f" else Tensor(t.data.astype(float32))
 
 
@@ -567,7 +581,7 @@ def matmul(a: Any, b: Any) -> Tensor:
     return apply(linear.matmul, a, b)
 
 
-# --------------------------------------------------------- operations that only tensors have use for
+# ------------------------------------------------------------ operations that only tensors need
 
 
 def _clone(x: Array) -> elementwise.Result:

@@ -1,1 +1,35 @@
-"""To come."""
+"""Layers and networks, under torch's names. ``module.py`` says what a module is."""
+
+from tinycompress.nn import init as init
+from tinycompress.nn.activation import (
+    GELU as GELU,
+    Dropout as Dropout,
+    Identity as Identity,
+    LeakyReLU as LeakyReLU,
+    LogSoftmax as LogSoftmax,
+    ReLU as ReLU,
+    Sigmoid as Sigmoid,
+    SiLU as SiLU,
+    Softmax as Softmax,
+    Tanh as Tanh,
+)
+from tinycompress.nn.containers import ModuleList as ModuleList, Sequential as Sequential
+from tinycompress.nn.layers import Conv2d as Conv2d, Linear as Linear
+from tinycompress.nn.module import (
+    Module as Module,
+    Parameter as Parameter,
+    evaluation_mode as evaluation_mode,
+)
+from tinycompress.nn.norm import (
+    BatchNorm1d as BatchNorm1d,
+    BatchNorm2d as BatchNorm2d,
+    LayerNorm as LayerNorm,
+)
+from tinycompress.nn.notes import merge_notes as merge_notes, record_notes as record_notes
+from tinycompress.nn.pooling import (
+    AdaptiveAvgPool2d as AdaptiveAvgPool2d,
+    AvgPool2d as AvgPool2d,
+    Flatten as Flatten,
+    MaxPool2d as MaxPool2d,
+)
+from tinycompress.nn.summary import Summary as Summary, summary as summary

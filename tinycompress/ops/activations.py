@@ -42,7 +42,7 @@ def tanh(x: Array) -> Result:
 
 
 def gelu(x: Array) -> Result:
-    """``x Φ(x)``, Φ the normal distribution function (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
+    """``x Φ(x)``, Φ the normal distribution (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
     xp = array_module(x)
     cdf = 0.5 * (1 + erf(x * math.sqrt(0.5)))
     density = 1 / math.sqrt(2 * math.pi)

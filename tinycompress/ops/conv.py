@@ -110,7 +110,7 @@ def width_columns(image: Array, geometry: Geometry) -> Array:
 
 
 def add_columns(t: Array, shape: tuple[int, ...], geometry: Geometry) -> Array:
-    """The transpose of :func:`width_columns`: every column number is added to the pixel it came from."""
+    """The transpose of :func:`width_columns`: each number is added to the pixel it came from."""
     H, N, _, C = shape
     G, kw, ow = geometry.G, geometry.kernel[1], geometry.output[1]
     t = t.reshape(G, H, N, ow, kw, C // G)

@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014): zero each value with probability p, scale the rest by 1/(1 − p)."""
+"""Dropout (Srivastava et al. 2014): zero values with probability p, scale the rest."""
 
 from __future__ import annotations
 

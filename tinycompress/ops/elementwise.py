@@ -46,7 +46,7 @@ def divide(a: Array, b: Array) -> Result:
 
 
 def power(a: Array, b: Array) -> Result:
-    """``d(aᵇ) = b aᵇ⁻¹ da + aᵇ ln a db``. ``x⁰`` is constant, at 0 too; ``0ᵇ`` is constant in b > 0."""
+    """``d(aᵇ) = b aᵇ⁻¹ da + aᵇ ln a db``; ``x⁰`` is constant, even at 0, and so is ``0ᵇ``."""
     xp = library_of(a, b)
     y = a**b
 

@@ -7,9 +7,8 @@ from tinycompress.ops.elementwise import Result
 
 
 def matmul(a: Array, b: Array) -> Result:
-    """``a @ b``; ``da = g bᵀ``, ``db = aᵀ g``. Vectors are a row on the left, a column on the right.
-
-    Leading axes broadcast; the engine sums their gradients back.
+    """``a @ b``; ``da = g bᵀ``, ``db = aᵀ g``. A vector is a row on the left, a column on the
+    right. Leading axes broadcast; the engine sums their gradients back.
     """
     row, column = a.ndim == 1, b.ndim == 1
     left = a[None, :] if row else a

@@ -5,11 +5,13 @@ Each gives one loss per sample (or per value); ``functional.py`` takes the mean 
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinycompress.backend import Array, array_module
 from tinycompress.ops.elementwise import Result
 
 
-def one_hot(labels: Array, classes: int, dtype: type | str = "float32") -> Array:
+def one_hot(labels: Array, classes: int, dtype: Any = "float32") -> Array:
     """labels (N) → (N, classes), 1 at the label. A comparison, so nothing is scattered."""
     xp = array_module(labels)
     return (labels[:, None] == xp.arange(classes, dtype=labels.dtype)).astype(dtype)

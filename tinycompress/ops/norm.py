@@ -6,7 +6,7 @@ over the same set,
 
     dx = (d − mean(d) − x̂ · mean(d · x̂)) / √(σ² + ε),    d = g · w
 
-because μ and σ² depend on x too. When they are given (evaluation), only ``dx = d/√(σ² + ε)`` is left.
+because μ and σ² depend on x too. Where they are given (evaluation) only ``d/√(σ² + ε)`` is left.
 """
 
 from __future__ import annotations
@@ -18,12 +18,10 @@ from tinycompress.ops.elementwise import Result
 
 
 def channels_last(x: Array) -> Array:
-    """(N, C, H, W) or (N, C) → (M, C), a view where memory is (H, N, W, C)."""
+    """(N, C, H, W), (N, C, L) or (N, C) → (M, C), a view where memory is (H, N, W, C)."""
     if x.ndim == 4:
         return x.transpose(2, 0, 3, 1).reshape(-1, x.shape[1])
-    return (
-        x.reshape(-1, x.shape[1]) if x.ndim == 2 else x.transpose(0, 2, 1).reshape(-1, x.shape[1])
-    )
+    return x if x.ndim == 2 else x.transpose(0, 2, 1).reshape(-1, x.shape[1])
 
 
 def channels_back(rows: Array, shape: tuple[int, ...]) -> Array:

@@ -11,7 +11,7 @@ from tinycompress.ops.elementwise import Result
 
 
 def reshape(x: Array, shape: tuple[int, ...]) -> Result:
-    """The same numbers in row-major order under another shape (a copy only where memory order asks)."""
+    """The same numbers in row-major order under another shape; a view where memory allows."""
     return x.reshape(shape), (lambda g: g.reshape(x.shape),)
 
 

@@ -1,0 +1,64 @@
+"""Choosing between tensors and putting them together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tinycompress.backend import array_module
+from tinycompress.ops import elementwise, shape
+from tinycompress.shapes import axes_of, check_broadcast
+from tinycompress.tensor import (
+    Tensor,
+    apply,
+    as_tensor,
+    binary,
+    float32,
+    int64,
+    operand,
+    operands,
+)
+
+
+def where(condition: Any, a: Any, b: Any) -> Tensor:
+    """``a`` where ``condition`` (boolean) holds, else ``b``; all three broadcast."""
+    condition = operand(condition)
+    if not isinstance(condition, Tensor) or condition.dtype.kind != "b":
+        raise TypeError("where: condition must be a boolean tensor or array")
+    a, b = operands(a, b)
+    for x in (a, b):
+        if isinstance(x, Tensor):
+            check_broadcast("where", condition.shape, x.shape)
+    if not isinstance(a, Tensor) and not isinstance(b, Tensor):
+        kind = float32 if isinstance(a, float) or isinstance(b, float) else int64
+        a = Tensor(array_module(condition.data).asarray(a, dtype=kind))
+    return apply(elementwise.where, condition, a, b)
+
+
+def maximum(a: Any, b: Any) -> Tensor:
+    """The larger value of each pair; equal values share the gradient half and half."""
+    return binary(elementwise.maximum, as_tensor(a), b)
+
+
+def minimum(a: Any, b: Any) -> Tensor:
+    """The smaller value of each pair; equal values share the gradient half and half."""
+    return binary(elementwise.minimum, as_tensor(a), b)
+
+
+def cat(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors one behind the other along ``axis``; their other sizes must agree."""
+    parts = [as_tensor(t) for t in tensors]
+    if not parts:
+        raise ValueError("cat: needs at least one tensor")
+    along = axes_of(parts[0].shape, axis)[0]
+    if len({(t.ndim, t.shape[:along], t.shape[along + 1 :]) for t in parts}) != 1:
+        raise ValueError(f"cat: sizes beside axis {axis} differ: {[t.shape for t in parts]}")
+    return apply(shape.cat, *parts, axis=along)
+
+
+def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+    """Tensors of one shape beside each other along a new axis."""
+    parts = [as_tensor(t) for t in tensors]
+    if len({t.shape for t in parts}) != 1:
+        raise ValueError(f"stack: needs tensors of one shape, got {[t.shape for t in parts]}")
+    return cat([t.unsqueeze(axis) for t in parts], axis)

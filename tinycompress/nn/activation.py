@@ -1,0 +1,102 @@
+"""Activations as layers, Identity and Dropout."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tinycompress import functional as F
+from tinycompress.nn.module import Module
+from tinycompress.tensor import Tensor, as_tensor
+
+
+class Identity(Module):
+    """Gives back its input."""
+
+    def forward(self, x: Any) -> Tensor:
+        return as_tensor(x)
+
+
+class ReLU(Module):
+    """``max(x, 0)``."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.relu(x)
+
+
+class LeakyReLU(Module):
+    """``x`` above 0, ``negative_slope · x`` below."""
+
+    def __init__(self, negative_slope: float = 0.01) -> None:
+        super().__init__()
+        self.negative_slope = negative_slope
+
+    def forward(self, x: Any) -> Tensor:
+        return F.leaky_relu(x, self.negative_slope)
+
+    def config(self) -> dict[str, Any]:
+        return {"negative_slope": self.negative_slope}
+
+
+class Sigmoid(Module):
+    """``1 / (1 + e⁻ˣ)``."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.sigmoid(x)
+
+
+class Tanh(Module):
+    """The hyperbolic tangent."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.tanh(x)
+
+
+class GELU(Module):
+    """``x Φ(x)``."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.gelu(x)
+
+
+class SiLU(Module):
+    """``x σ(x)``."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.silu(x)
+
+
+class Softmax(Module):
+    """``eˣ / Σeˣ`` along ``axis``."""
+
+    def __init__(self, axis: int = -1) -> None:
+        super().__init__()
+        self.axis = axis
+
+    def forward(self, x: Any) -> Tensor:
+        return F.softmax(x, self.axis)
+
+    def config(self) -> dict[str, Any]:
+        return {"axis": self.axis}
+
+
+class LogSoftmax(Softmax):
+    """The logarithm of :class:`Softmax`."""
+
+    def forward(self, x: Any) -> Tensor:
+        return F.log_softmax(x, self.axis)
+
+
+class Dropout(Module):
+    """In training, zero each value with probability p and scale the others by 1/(1 − p)."""
+
+    def __init__(self, p: float = 0.5) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"Dropout: p must be between 0 and 1, got {p}")
+        self.p = p
+
+    def forward(self, x: Any) -> Tensor:
+        return F.dropout(x, self.p, self.training)
+
+    def config(self) -> dict[str, Any]:
+        return {"p": self.p}

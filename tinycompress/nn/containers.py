@@ -1,0 +1,69 @@
+"""Modules made of modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from tinycompress.nn.module import Module
+
+
+class Sequential(Module):
+    """Modules one behind the other.
+
+    ``Sequential(a, b)`` names them "0", "1"; ``Sequential({"conv1": a, "relu1": b})`` names them
+    itself, in the order of the mapping.
+    """
+
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        super().__init__()
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            named: Iterable[tuple[str, Any]] = modules[0].items()
+        else:
+            named = ((str(i), m) for i, m in enumerate(modules))
+        for name, module in named:
+            _check_module("Sequential", name, module)
+            setattr(self, name, module)
+
+    def forward(self, x: Any) -> Any:
+        for module in self.children():
+            x = module(x)
+        return x
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.children())[index]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.children())
+
+
+class ModuleList(Module):
+    """Modules in a list, registered; its owner decides how they are called."""
+
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
+        super().__init__()
+        for module in modules:
+            self.append(module)
+
+    def append(self, module: Module) -> ModuleList:
+        name = str(len(self._modules))
+        _check_module("ModuleList", name, module)
+        setattr(self, name, module)
+        return self
+
+    def __getitem__(self, index: int) -> Module:
+        return list(self.children())[index]
+
+    def __len__(self) -> int:
+        return len(self._modules)
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.children())
+
+
+def _check_module(owner: str, name: str, module: Any) -> None:
+    if not isinstance(module, Module):
+        raise TypeError(f"{owner}: {name!r} must be a Module, got {type(module).__name__}")
