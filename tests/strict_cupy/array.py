@@ -150,9 +150,7 @@ class ndarray:
 
     def __getitem__(self, index: Any) -> ndarray:
         raw = self._raw_index(index)
-        if any(_is_mask(part) for part in _parts(raw)):
-            counters.synchronise("index by a boolean mask")
-        result = rules.in_range(lambda: self._array[raw])
+        result = self._indexed(raw)
         if isinstance(result, np.generic):  # CuPy gives a 0-d array; for plain integers, a view
             result = self._array[(*raw, ...) if isinstance(raw, tuple) else (raw, ...)]
         if np.may_share_memory(result, self._array):
@@ -169,14 +167,17 @@ class ndarray:
         devices.check_current(*(x._device for x in operands))
         rules.check_cast(value, self.dtype)
         rules.refuse_duplicates(self.shape, raw, value)
-        if np.ndim(value) and any(_is_mask(part) for part in _parts(raw)):
-            counters.synchronise("assignment of an array through a boolean mask")
-
-        def assign() -> None:
-            self._array[raw] = value
-
-        rules.in_range(assign)
+        self._indexed(raw)
+        self._array[raw] = value
         counters.launch()
+
+    def _indexed(self, raw: Any) -> Any:
+        """What stands there; a mask's size, and with it the result's, only the device knows."""
+        if any(_is_mask(part) for part in _parts(raw)):
+            counters.synchronise("index by a boolean mask")
+        if any(True for _ in rules.index_arrays(raw)):
+            return rules.in_range(lambda: self._array[raw])
+        return self._array[raw]
 
     def _refuse_overlap(self, index: Any, value: np.ndarray) -> None:
         """A contiguous piece assigned to another that overlaps it is one memcpy: undefined."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from strict_cupy import counters, devices, rules
 from strict_cupy.array import ndarray, view
-from strict_cupy.calls import run
+from strict_cupy.calls import run, unwrap
 from strict_cupy.spec import SPEC
 from strict_cupy.ufuncs import UFUNCS
 
@@ -99,6 +99,8 @@ def __array_ufunc__(self: ndarray, ufunc: np.ufunc, method: str, *inputs: Any, *
     ``np.exp(x)`` comes here too. CuPy would let it pass; here it is refused, because in this
     project NumPy and CuPy arrays never meet and a library function is called as ``xp.exp``.
     """
+    if ufunc.__name__ in COMPARISONS.values():  # NumPy turns the scalar into a 0-d array first
+        inputs = tuple(x[()] if isinstance(x, np.ndarray) and x.ndim == 0 else x for x in inputs)
     scalars = [x for x in inputs if type(x) in rules.SCALAR_TYPES and isinstance(x, np.generic)]
     if method == "__call__" and scalars and ufunc.__name__ in UFUNCS:
         return UFUNCS[ufunc.__name__](*inputs, **kw)
@@ -127,7 +129,7 @@ def _method(name: str) -> Callable[..., Any]:
             return getattr(array, name)(*a, **k)
 
         if name == "put":
-            rules.refuse_duplicates((self.size,), args[0]._array, args[1])
+            rules.refuse_duplicates((self.size,), *(unwrap(x) for x in args[:2]))
         return run(name, compute, (self, *args), kwargs, in_place=name in IN_PLACE)
 
     return method

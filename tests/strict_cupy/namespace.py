@@ -46,7 +46,7 @@ def _build(names: dict[str, dict], numpy_module: Any, module: ModuleType) -> Non
         if name in UFUNCS and numpy_module is np:
             setattr(module, name, UFUNCS[name])
         elif "const" in entry or _is_plain_type(numpy_name):
-            if name not in NOT_IN_THE_STAND_IN and numpy_name is not None:
+            if name not in NOT_IN_THE_STAND_IN and hasattr(numpy_module, name):
                 setattr(module, name, numpy_name)
         elif callable(numpy_name) and "type" not in entry and name not in NOT_IN_THE_STAND_IN:
             signature = _signature(entry, numpy_name)

@@ -9,7 +9,7 @@ import numpy as np
 
 from strict_cupy import counters, devices, rules
 from strict_cupy.array import ndarray
-from strict_cupy.calls import run
+from strict_cupy.calls import run, unwrap
 from strict_cupy.spec import SPEC
 
 SCATTER_DTYPES = {
@@ -51,13 +51,18 @@ class Ufunc:
             if not all(isinstance(x, ndarray) for x in (out if isinstance(out, tuple) else [out])):
                 raise TypeError("Output arguments type must be cupy.ndarray")
             kwargs["out"] = out
-        checked = lambda *a, **k: self._checked(compute(*a, **k))  # noqa: E731
-        return run(self.name, checked, args[: self.nin], kwargs)
+            if kwargs.get("casting") == "unsafe":
+                with np.errstate(all="ignore"):
+                    rules.check_cast(compute(*unwrap(args[: self.nin])), out.dtype)
 
-    def _checked(self, result: Any) -> Any:
-        outputs = result if isinstance(result, tuple) else (result,)
-        rules.check_loop(self.name, self.types, [output.dtype for output in outputs])
-        return result
+        def checked(*a: Any, **k: Any) -> Any:
+            result = compute(*a, **k)
+            if "out" not in k:
+                outputs = result if isinstance(result, tuple) else (result,)
+                rules.check_loop(self.name, self.types, [output.dtype for output in outputs])
+            return result
+
+        return run(self.name, checked, args[: self.nin], kwargs)
 
     def at(self, a: ndarray, indices: Any, b: Any = None) -> None:
         """``a[indices] op= b`` by atomic operations: a place may come twice."""
@@ -69,7 +74,9 @@ class Ufunc:
         raw = a._raw_index(indices)
         value = b._array if isinstance(b, ndarray) else b
         devices.check_current(*(x._device for x in (a, b) if isinstance(x, ndarray)))
-        rules.in_range(lambda: self.compute.at(a._array, raw, np.asarray(value, a.dtype)))
+        rules.check_cast(value, a.dtype)
+        a._indexed(raw)
+        self.compute.at(a._array, raw, np.asarray(value).astype(a.dtype))
         counters.launch()
 
     def reduce(
