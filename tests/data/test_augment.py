@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import strict_cupy
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
+from tinycompress.backend import device_of, to_device, to_numpy
 from tinycompress.data import Dataset, RandomAffine, RandomShift, batches
 from tinycompress.data.augment import affine_images, shift_images
 
@@ -163,3 +165,16 @@ def test_a_resumed_epoch_sees_the_same_augmented_images():
 def test_impossible_amounts_and_images_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("augment", [RandomShift(3), RandomAffine(20, 3.5, (0.5, 2))])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_augmentation_is_the_same_on_every_device_and_waits_for_nothing(device, augment, dtype):
+    images = random_images(dtype=dtype)
+    expected = augment(images, generator())
+    moved = to_device(images, device)
+    with strict_cupy.no_sync("augmentation"):
+        out = augment(moved, generator())
+    assert device_of(out) == device_of(moved)
+    assert out.dtype == dtype
+    np.testing.assert_allclose(to_numpy(out), expected, atol=2e-5)

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import strict_cupy
 from hypothesis import given, strategies as st
 
+from tinycompress.backend import device_of, to_numpy
 from tinycompress.data import Dataset, batch_count, batches
 
 
@@ -104,3 +106,24 @@ def test_augmentation_leaves_the_data_set_and_the_other_arrays_alone():
 def test_numbers_out_of_range_are_refused_at_once(options, message):
     with pytest.raises(ValueError, match=message):
         batches(numbered(10), **options)  # not when the first batch is asked for
+
+
+def test_batches_are_the_same_on_every_device_and_wait_for_nothing(device):
+    ds = numbered(23)
+    moved = ds.to(device)
+    for options in ({}, {"seed": 4, "epoch": 1}, {"seed": 4, "epoch": 1, "start": 2}):
+        expected = list(batches(ds, 5, **options))
+        with strict_cupy.no_sync("an epoch"):
+            found = list(batches(moved, 5, **options))
+        for batch, other in zip(found, expected, strict=True):
+            for a, b in zip(batch, other, strict=True):
+                assert device_of(a) == moved.device
+                np.testing.assert_array_equal(to_numpy(a), b)
+
+
+def test_the_order_goes_to_the_device_once_an_epoch(cupy):
+    moved = numbered(23).to("cuda")
+    with strict_cupy.counting() as counts:
+        list(batches(moved, 5, seed=0))
+    assert counts.uploads == 1
+    assert counts.launches == 5 * 2  # one gather for each array of each batch

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from tinycompress.backend import DeviceError, device_of, to_device, to_numpy
 from tinycompress.data import Dataset
 
 
@@ -158,3 +159,56 @@ def test_a_further_array_must_have_the_same_length():
 def test_moving_to_where_it_is_gives_itself():
     ds = example()
     assert ds.to("cpu") is ds
+
+
+# ---------------------------------------------------------------------------------------- devices
+
+
+def test_a_data_set_moves_whole_and_comes_back_the_same(device):
+    ds = example(name="ten", classes=3).with_array(np.arange(10.0))
+    moved = ds.to(device)
+    assert moved.device.startswith(device)
+    assert (moved.name, moved.classes, len(moved)) == ("ten", 3, 10)
+    assert all(device_of(a) == moved.device for a in moved.arrays)
+    for before, after in zip(ds.arrays, moved.to("cpu").arrays, strict=True):
+        assert before.dtype == after.dtype
+        np.testing.assert_array_equal(before, after)
+
+
+@pytest.mark.parametrize("indices", [slice(2, 7), [3, 1, -1], np.array([9, 0]), np.arange(10) > 4])
+def test_indexing_stays_on_the_device(device, indices):
+    ds = example()
+    for part, expected in zip(ds.to(device)[indices], ds[indices], strict=True):
+        assert device_of(part).startswith(device)
+        np.testing.assert_array_equal(to_numpy(part), expected)
+
+
+def test_arrays_of_the_device_are_indices_too(device):
+    ds = example().to(device)
+    images, labels = ds[ds.labels == 1]
+    np.testing.assert_array_equal(to_numpy(labels), [1, 1, 1])
+    np.testing.assert_array_equal(to_numpy(images), example().images[1::3])
+    with pytest.raises(IndexError, match="index 10 is out of range"):
+        ds[to_device(np.array([10]), device)]  # where CuPy alone would wrap around
+
+
+def test_parts_stay_on_the_device(device):
+    ds = example(40)
+    for part, expected in zip(ds.to(device).split(0.25), ds.split(0.25), strict=True):
+        assert part.device.startswith(device)
+        np.testing.assert_array_equal(to_numpy(part.images), expected.images)
+    assert ds.to(device).take(3).device.startswith(device)
+
+
+def test_arrays_of_a_device_are_checked_like_others(device):
+    images, labels = (to_device(a, device) for a in example().arrays)
+    assert Dataset(images, labels.astype(np.uint8), classes=3).labels.dtype == np.int64
+    with pytest.raises(ValueError, match=r"labels holds 2 at index \(2,\)"):
+        Dataset(images, labels, classes=2)
+    with pytest.raises(ValueError, match=r"images holds inf at index \(1, 0, 0, 0\)"):
+        Dataset(to_device(np.array([0, np.inf], np.float32).reshape(2, 1, 1, 1), device))
+
+
+def test_arrays_of_two_devices_are_refused(cupy):
+    with pytest.raises(DeviceError, match=r"Dataset: arrays on cpu and cuda:0"):
+        Dataset(example().images, cupy.asarray(example().labels))
