@@ -6,7 +6,7 @@ import strict_cupy
 from hypothesis import given, strategies as st
 
 from tinycompress.backend import device_of, to_numpy
-from tinycompress.data import Dataset, batch_count, batches
+from tinycompress.data import Dataset, RandomAffine, RandomShift, batch_count, batches
 
 
 def numbered(n):
@@ -127,3 +127,14 @@ def test_the_order_goes_to_the_device_once_an_epoch(cupy):
         list(batches(moved, 5, seed=0))
     assert counts.uploads == 1
     assert counts.launches == 5 * 2  # one gather for each array of each batch
+
+
+def test_the_second_gpu_does_its_own_work(cupy):
+    ds = Dataset(np.random.default_rng(0).random((9, 1, 5, 5), np.float32), np.arange(9), classes=9)
+    moved = Dataset(*ds.to("cuda:1").arrays, classes=9)
+    for augment in (None, RandomShift(), RandomAffine()):
+        expected = batches(ds, 4, seed=0, augment=augment)
+        for batch, other in zip(batches(moved, 4, seed=0, augment=augment), expected, strict=True):
+            assert [device_of(a) for a in batch] == ["cuda:1", "cuda:1"]
+            np.testing.assert_allclose(to_numpy(batch[0]), other[0], atol=1e-6)
+    assert device_of(moved[[0, 2]][0]) == moved.split(0.5)[1].device == "cuda:1"

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module, device_of, to_device
+from tinycompress.backend import Array, array_module, device_of, on_device, to_device
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,11 @@ def shift_images(images: Array, shifts: np.ndarray) -> Array:
     xp = array_module(images)
     h, w = images.shape[2:]
     shifts = to_device(shifts, device_of(images))
-    rows = xp.clip(xp.arange(h) - shifts[:, :1], -1, h)  # (N, H), -1 and H: on the border
-    columns = xp.clip(xp.arange(w) - shifts[:, 1:], -1, w)  # (N, W)
-    source, index = _bordered(images, rows[:, :, None], columns[:, None, :])
-    return source.take(index)
+    with on_device(images):
+        rows = xp.clip(xp.arange(h) - shifts[:, :1], -1, h)  # (N, H), -1 and H: on the border
+        columns = xp.clip(xp.arange(w) - shifts[:, 1:], -1, w)  # (N, W)
+        source, index = _bordered(images, rows[:, :, None], columns[:, None, :])
+        return source.take(index)
 
 
 def affine_images(
@@ -112,15 +113,16 @@ def affine_images(
     _check_images(images)
     xp = array_module(images)
     h, w = images.shape[2:]
-    y, x = _source_places(images, angles, scales, shifts)  # (N, H, W) each
-    y, x = xp.clip(y, -1, h), xp.clip(x, -1, w)
-    y0, x0 = xp.floor(y), xp.floor(x)
-    fy, fx = (y - y0)[:, None], (x - x0)[:, None]  # (N, 1, H, W)
-    source, index = _bordered(images, y0.astype(np.int64), x0.astype(np.int64))
-    down = w + BORDER  # the four neighbours of a place are the same index into a shifted source
-    v00, v01, v10, v11 = (source[k:].take(index) for k in (0, 1, down, down + 1))
-    top, bottom = v00 + fx * (v01 - v00), v10 + fx * (v11 - v10)
-    return (top + fy * (bottom - top)).astype(images.dtype, copy=False)
+    with on_device(images):
+        y, x = _source_places(images, angles, scales, shifts)  # (N, H, W) each
+        y, x = xp.clip(y, -1, h), xp.clip(x, -1, w)
+        y0, x0 = xp.floor(y), xp.floor(x)
+        fy, fx = (y - y0)[:, None], (x - x0)[:, None]  # (N, 1, H, W)
+        source, index = _bordered(images, y0.astype(np.int64), x0.astype(np.int64))
+        down = w + BORDER  # the four neighbours of a place: one index into a shifted source
+        v00, v01, v10, v11 = (source[k:].take(index) for k in (0, 1, down, down + 1))
+        top, bottom = v00 + fx * (v01 - v00), v10 + fx * (v11 - v10)
+        return (top + fy * (bottom - top)).astype(images.dtype, copy=False)
 
 
 BORDER = 3  # zeros around an image: one before, two behind (a neighbour of the border is read too)

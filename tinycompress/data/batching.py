@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from tinycompress.backend import Array, to_device
+from tinycompress.backend import Array, on_device, to_device
 from tinycompress.data.dataset import Dataset
 
 Augmentation: TypeAlias = Callable[[Array, np.random.Generator], Array]
@@ -83,7 +83,8 @@ def _shuffled(
     order = to_device(epoch_order(len(dataset), seed, epoch), dataset.device)
     for i in numbers:
         index = order[i * batch_size : (i + 1) * batch_size]
-        images, *rest = (array[index] for array in dataset.arrays)
+        with on_device(order):
+            images, *rest = (array[index] for array in dataset.arrays)
         if augment is not None:
             images = augment(images, np.random.default_rng((AUGMENT, seed, epoch, i)))
         yield (images, *rest)

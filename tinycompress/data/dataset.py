@@ -20,6 +20,7 @@ from tinycompress.backend import (
     check_same_device,
     device_of,
     is_array,
+    on_device,
     to_device,
     to_numpy,
 )
@@ -55,13 +56,9 @@ class Dataset:
                 raise TypeError(f"{each} must be a NumPy or CuPy array, got {_kind(array)}")
         check_same_device("Dataset", *arrays)
         _check_lengths(names, arrays)
-        _check_images(names[0], arrays[0])
-        rest = arrays[1:]
-        if rest:
-            rest = (_checked_labels(names[1], rest[0], classes), *rest[1:])
-        for each, array in zip(names[2:], rest[1:], strict=True):
-            _check_finite(each, array)
-        self._fill((arrays[0], *rest), name, classes)
+        with on_device(arrays[0]):
+            arrays = _checked(names, arrays, classes)
+        self._fill(arrays, name, classes)
 
     def _fill(self, arrays: tuple[Array, ...], name: str, classes: int | None) -> None:
         for key, value in (("arrays", arrays), ("name", name), ("classes", classes)):
@@ -100,7 +97,8 @@ class Dataset:
         if isinstance(indices, slice):
             return tuple(a[indices] for a in self.arrays)
         index = to_device(self._host_indices(indices), self.device)
-        return tuple(a[index] for a in self.arrays)
+        with on_device(index):
+            return tuple(a[index] for a in self.arrays)
 
     def _host_indices(self, indices: Sequence[int] | Array) -> np.ndarray:
         """Checked on the host, because a GPU wraps what is out of range in silence."""
@@ -187,6 +185,16 @@ def _check_lengths(names: list[str], arrays: tuple[Array, ...]) -> None:
     if len({shape[0] for shape in shapes.values()}) > 1:
         found = ", ".join(f"{name} {shape}" for name, shape in shapes.items())
         raise ValueError(f"the arrays must have the same first dimension, got {found}")
+
+
+def _checked(names: list[str], arrays: tuple[Array, ...], classes: int | None) -> tuple[Array, ...]:
+    images, *rest = arrays
+    _check_images(names[0], images)
+    if rest:
+        rest[0] = _checked_labels(names[1], rest[0], classes)
+    for name, array in zip(names[2:], rest[1:], strict=True):
+        _check_finite(name, array)
+    return (images, *rest)
 
 
 def _check_images(name: str, images: Array) -> None:
