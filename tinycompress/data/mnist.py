@@ -143,7 +143,7 @@ def _download(source: Source, file: IdxFile, data_dir: Folder, progress: bool) -
         fetch(name, source.mirrors, folder, verify, max_bytes=limit, progress=progress)
     except DownloadError as error:
         missing = [f for f in source.files if find(source, f, data_dir) is None]
-        raise DownloadError(f"{error}\n{_advice(source, missing, data_dir)}") from error
+        raise DownloadError(f"{error}\n{_advice(source, missing, data_dir)}") from None
 
 
 def _advice(source: Source, missing: list[IdxFile], data_dir: Folder) -> str:
