@@ -51,22 +51,23 @@ def _usable_devices() -> list[str]:
 
 
 @pytest.fixture
-def device(request: pytest.FixtureRequest):
-    """``"cpu"`` or ``"cuda"``: the device on which the test puts its arrays."""
-    if request.param == "strict":
-        with strict_cupy.install():
-            yield "cuda"
-    else:
-        if request.param == "cuda":
-            backend.require_cuda()
-        yield request.param
+def cupy():
+    """The strict stand-in, installed as ``cupy``, with two GPUs."""
+    with strict_cupy.install() as module:
+        backend.require_cuda(0)  # it tries the GPU once: here, where no test counts launches
+        backend.require_cuda(1)
+        yield module
 
 
 @pytest.fixture
-def cupy():
-    """The strict stand-in, installed as ``cupy``."""
-    with strict_cupy.install() as module:
-        yield module
+def device(request: pytest.FixtureRequest) -> str:
+    """``"cpu"`` or ``"cuda"``: the device on which the test puts its arrays."""
+    if request.param == "strict":
+        request.getfixturevalue("cupy")
+        return "cuda"
+    if request.param == "cuda":
+        backend.require_cuda()
+    return request.param
 
 
 @pytest.fixture

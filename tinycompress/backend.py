@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import importlib
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from types import ModuleType
 from typing import Any, TypeAlias
 
@@ -29,7 +31,7 @@ def array_module(x: Array) -> ModuleType:
     if isinstance(x, np.ndarray | np.generic):
         return np
     cupy = sys.modules.get("cupy")  # where no CuPy is loaded, no CuPy array exists
-    if cupy is not None and isinstance(x, cupy.ndarray):
+    if cupy is not None and isinstance(x, getattr(cupy, "ndarray", ())):
         return cupy
     raise TypeError(f"expected a NumPy or CuPy array, got {type(x).__name__}")
 
@@ -39,7 +41,7 @@ def is_array(x: Any) -> bool:
     if isinstance(x, np.ndarray):
         return True
     cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(x, cupy.ndarray)
+    return cupy is not None and isinstance(x, getattr(cupy, "ndarray", ()))
 
 
 def device_of(x: Array) -> str:
@@ -73,7 +75,9 @@ def parse_device(device: str) -> tuple[str, int]:
 def import_cupy() -> ModuleType:
     """The ``cupy`` module, or a :class:`DeviceError` that says what to install."""
     try:
-        return importlib.import_module("cupy")
+        cupy = importlib.import_module("cupy")
+        cupy.ndarray  # noqa: B018 (a folder that an uninstalled CuPy left behind imports, empty)
+        return cupy
     except ModuleNotFoundError as error:
         if error.name != "cupy":
             raise _broken_install(error) from error
@@ -95,7 +99,10 @@ def _broken_install(error: Exception) -> DeviceError:
 
 
 def require_cuda(index: int = 0) -> ModuleType:
-    """The ``cupy`` module with device ``index`` usable, or a :class:`DeviceError` with the fix."""
+    """The ``cupy`` module with GPU ``index`` usable, or a :class:`DeviceError` with the fix.
+
+    The first call for a GPU runs a kernel and a matrix product on it (see ``_check_libraries``).
+    """
     cupy = import_cupy()
     runtime = cupy.cuda.runtime
     if not cupy.cuda.is_available():
@@ -108,7 +115,26 @@ def require_cuda(index: int = 0) -> ModuleType:
     count = runtime.getDeviceCount()
     if index >= count:
         raise DeviceError(f"cuda:{index} does not exist: this machine has {count} GPU(s), from 0")
+    _check_libraries(cupy, index)
     return cupy
+
+
+@cache
+def _check_libraries(cupy: ModuleType, index: int) -> None:
+    """Use the compiler and cuBLAS once: CuPy loads each library at its first use, and one that is
+    missing should be missed here, not by an operation in the middle of a training.
+    """
+    try:
+        with cupy.cuda.Device(index):
+            ones = cupy.ones((2, 2), dtype=cupy.float32)
+            _ = ones @ (ones + 1)
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        raise DeviceError(f"cuda:{index} does not work: {error}") from error
+    except Exception as error:  # ImportError for one library, RuntimeError for another
+        raise DeviceError(
+            f"a CUDA library did not load ({type(error).__name__}: {error}). Install the toolkit's "
+            "libraries beside CuPy: pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]')"
+        ) from error
 
 
 def _version(read: Any) -> str:
@@ -130,25 +156,20 @@ def cuda_is_available() -> bool:
 
 
 def to_device(x: Array, device: str) -> Array:
-    """``x`` on ``device``: itself where it is there already, else a copy of the same memory order.
+    """``x`` on ``device``: itself where it is there already, else a copy.
 
     Raises:
-        DeviceError: there is no such device, or a CUDA library fails to load at its first use.
+        DeviceError: there is no such device, or it cannot be used; the message says why.
     """
     kind, index = parse_device(device)
     if kind == "cpu":
         return to_numpy(x)
     cupy = require_cuda(index)
-    if not isinstance(x, np.ndarray | np.generic) and x.device.id == index:
-        return x
-    try:
-        with cupy.cuda.Device(index):
+    with cupy.cuda.Device(index):
+        if isinstance(x, np.ndarray | np.generic):
             return cupy.asarray(x)
-    except ImportError as error:
-        raise DeviceError(
-            f"a CUDA library did not load ({error}). Install the toolkit's libraries beside CuPy: "
-            "pip install 'cupy-cuda13x[ctk]' (or 'cupy-cuda12x[ctk]')"
-        ) from error
+        # From one GPU to another CuPy copies contiguous arrays only.
+        return x if x.device.id == index else cupy.array(x, order="C")
 
 
 def to_numpy(x: Array) -> np.ndarray:
@@ -156,3 +177,8 @@ def to_numpy(x: Array) -> np.ndarray:
     if isinstance(x, np.ndarray):
         return x
     return np.asarray(x) if isinstance(x, np.generic) else x.get()
+
+
+def on_device(x: Array) -> AbstractContextManager[Any]:
+    """A context in which CuPy makes arrays, and runs kernels, on the GPU that holds ``x``."""
+    return nullcontext() if isinstance(x, np.ndarray | np.generic) else x.device

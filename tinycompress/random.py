@@ -20,12 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module
+from tinycompress.backend import Array, array_module, on_device
 
 _default = np.random.default_rng(0)  # the stream that manual_seed restarts; see default_generator
 _local = threading.local()
 
 MASK32 = 0xFFFFFFFF
+GOLDEN = 0x9E3779B1  # 2^32 / golden ratio, odd: its multiples are spread evenly and never meet
 
 
 def manual_seed(seed: int) -> None:
@@ -76,7 +77,7 @@ def next_key() -> int:
     if stream is None:
         return int(_default.integers(0, 1 << 32))
     stream[1] += 1
-    return mix32(stream[0] ^ mix32(stream[1]))
+    return mix32(stream[0] + stream[1] * GOLDEN)
 
 
 def mix32(h: int) -> int:
@@ -90,11 +91,12 @@ def mix32(h: int) -> int:
 def hash_bits(key: int, size: int, like: Array) -> Array:
     """``size`` pseudo-random uint32 numbers under ``key``, on the device of ``like``."""
     xp = array_module(like)
-    h = xp.arange(size, dtype=xp.uint32)
-    h *= xp.uint32(0x9E3779B1)  # spread neighbouring counters over the whole word
-    h ^= xp.uint32(mix32(key))
-    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
-        h ^= h >> xp.uint32(shift)
-        h *= xp.uint32(factor)
-    h ^= h >> xp.uint32(16)
+    with on_device(like):
+        h = xp.arange(size, dtype=xp.uint32)
+        h *= xp.uint32(GOLDEN)  # spread neighbouring counters over the whole word
+        h ^= xp.uint32(mix32(key))
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            h ^= h >> xp.uint32(shift)
+            h *= xp.uint32(factor)
+        h ^= h >> xp.uint32(16)
     return h
