@@ -4,7 +4,14 @@ The source reads from the ground up: ``backend``, ``ops``, ``graph``, ``tensor``
 ``nn``, ``optim``, ``data``, ``models``, ``train``, ``compress``, ``format``, ``report``, ``cli``.
 """
 
-from tinycompress import functional as functional, models as models, nn as nn
+from tinycompress import (
+    data as data,
+    functional as functional,
+    models as models,
+    nn as nn,
+    optim as optim,
+    train as train,
+)
 from tinycompress.backend import DeviceError as DeviceError
 from tinycompress.functional.joining import (
     cat as cat,
@@ -29,6 +36,12 @@ from tinycompress.tensor import (
     int64 as int64,
     matmul as matmul,
     tensor as tensor,
+)
+from tinycompress.train import (
+    CheckpointError as CheckpointError,
+    NonFiniteLossError as NonFiniteLossError,
+    evaluate as evaluate,
+    fit as fit,
 )
 
 __version__ = "0.1.0"

@@ -70,6 +70,11 @@ def is_grad_enabled() -> bool:
     return _mode.recording
 
 
+def is_anomaly_enabled() -> bool:
+    """Whether :func:`detect_anomaly` is on for this thread."""
+    return _mode.anomaly
+
+
 class AnomalyError(FloatingPointError):
     """The first operation that produced NaN or infinity under :func:`detect_anomaly`."""
 

@@ -1,1 +1,24 @@
-"""To come."""
+"""Training: one step (``step.py``), the loop (``fit.py``), evaluation, checkpoints.
+
+Read ``objective.py``, ``workers.py``, ``step.py``, then ``fit.py``.
+"""
+
+from tinycompress.train.callbacks import Callback as Callback, EarlyStopping as EarlyStopping
+from tinycompress.train.checkpoint import (
+    CheckpointError as CheckpointError,
+    read_checkpoint as read_checkpoint,
+    restore_checkpoint as restore_checkpoint,
+    save_checkpoint as save_checkpoint,
+)
+from tinycompress.train.diagnose import NonFiniteLossError as NonFiniteLossError
+from tinycompress.train.evaluate import (
+    Evaluation as Evaluation,
+    evaluate as evaluate,
+    predict as predict,
+)
+from tinycompress.train.fit import Run as Run, fit as fit
+from tinycompress.train.history import Epoch as Epoch, History as History
+from tinycompress.train.objective import Objective as Objective, Supervised as Supervised
+from tinycompress.train.progress import ProgressBar as ProgressBar
+from tinycompress.train.step import StepResult as StepResult, value_and_grad as value_and_grad
+from tinycompress.train.workers import Workers as Workers, available_cores as available_cores

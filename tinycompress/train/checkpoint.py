@@ -1,0 +1,139 @@
+"""Checkpoints: everything a run needs to go on to the bit, in one safetensors file.
+
+The arrays (model, masks, optimizer) are tensors of the file, and the rest (where the run is,
+the schedule, the state of the random numbers, the history) is JSON in its header. One file, so that
+it can be replaced in one step: a run killed at any moment leaves the last whole checkpoint.
+
+    model.conv1.weight      the parameters and buffers
+    mask.conv1.weight       which weights pruning left, for parameters that have a mask
+    optimizer.0.momentum…   what the optimizer keeps for parameter 0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from tinycompress import random
+from tinycompress.backend import Array, device_of, to_device, to_numpy
+from tinycompress.files import atomic_write
+from tinycompress.nn import Module
+from tinycompress.optim import Optimizer
+
+VERSION = 1
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is damaged, or belongs to another run."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: arrays by dotted name, and JSON values."""
+
+    arrays: dict[str, np.ndarray]
+    state: dict[str, Any]
+
+
+def save_checkpoint(
+    path: str | os.PathLike[str], model: Module, optimizer: Optimizer, state: Mapping[str, Any]
+) -> None:
+    """Write a checkpoint, atomically.
+
+    Args:
+        path: usually ``….safetensors``; its folder must exist.
+        model: parameters, buffers and masks are kept.
+        optimizer: its options and arrays are kept.
+        state: whatever else the run needs, as JSON values. That of the random numbers is added.
+    """
+    kept = optimizer.state_dict()
+    steps = {str(i): entry.get("step", 0) for i, entry in kept["state"].items()}
+    document = {
+        **state,
+        "version": VERSION,
+        "random": random.get_state(),
+        "optimizer": {"groups": kept["groups"], "steps": steps},
+    }
+    metadata = {"tinycompress_checkpoint": json.dumps(document, allow_nan=False)}
+    with atomic_write(path) as file:
+        file.write(safetensors.numpy.save(_arrays(model, kept["state"]), metadata))
+
+
+def _arrays(model: Module, optimizer_state: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
+    arrays = {f"model.{name}": array for name, array in model.state_dict().items()}
+    for name, p in model.named_parameters():
+        if p.mask is not None:
+            arrays[f"mask.{name}"] = p.mask
+    for position, entries in optimizer_state.items():
+        for name, value in entries.items():
+            if name != "step":
+                arrays[f"optimizer.{position}.{name}"] = value
+    return {name: np.ascontiguousarray(to_numpy(a)) for name, a in arrays.items()}
+
+
+def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint without applying it.
+
+    Raises:
+        CheckpointError: not a checkpoint, a newer version's, or damaged.
+    """
+    try:
+        with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
+            document = json.loads((file.metadata() or {})["tinycompress_checkpoint"])
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        version = document["version"]
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # safetensors raises its own kinds for damage
+        raise CheckpointError(f"{path} is not a whole checkpoint: {error!r}") from error
+    if version != VERSION:
+        raise CheckpointError(
+            f"{path} is a checkpoint of version {version}, this tinycompress reads {VERSION}"
+        )
+    return Checkpoint(arrays, document)
+
+
+def restore_checkpoint(checkpoint: Checkpoint, model: Module, optimizer: Optimizer) -> None:
+    """Put a checkpoint's arrays and random numbers back; all is checked before anything changes.
+
+    Raises:
+        CheckpointError: the model or the optimizer is not the one that was saved.
+    """
+    model_state, masks, kept = _sorted_out(checkpoint.arrays)
+    saved = checkpoint.state["optimizer"]
+    for position, step in saved["steps"].items():
+        kept.setdefault(int(position), {})["step"] = step
+    before = optimizer.state_dict()
+    try:
+        optimizer.load_state_dict({"state": kept, "groups": saved["groups"]})
+        model.load_state_dict(model_state)
+    except ValueError as error:
+        optimizer.load_state_dict(before)
+        raise CheckpointError(f"the checkpoint belongs to another run: {error}") from error
+    for name, p in model.named_parameters():
+        p.mask = to_device(masks[name], device_of(p.data)) if name in masks else None
+    random.set_state(checkpoint.state["random"])
+
+
+def _sorted_out(
+    arrays: Mapping[str, Array],
+) -> tuple[dict[str, Array], dict[str, Array], dict[int, dict[str, Any]]]:
+    """The file's arrays as (model, masks, optimizer state by position)."""
+    model: dict[str, Array] = {}
+    masks: dict[str, Array] = {}
+    kept: dict[int, dict[str, Any]] = {}
+    for name, array in arrays.items():
+        kind, _, rest = name.partition(".")
+        if kind == "optimizer":
+            position, _, entry = rest.partition(".")
+            kept.setdefault(int(position), {})[entry] = array
+        else:
+            (model if kind == "model" else masks)[rest] = array
+    return model, masks, kept
