@@ -15,17 +15,14 @@ from tinycompress.nn.activation import (
 )
 from tinycompress.nn.containers import ModuleList as ModuleList, Sequential as Sequential
 from tinycompress.nn.layers import Conv2d as Conv2d, Linear as Linear
-from tinycompress.nn.module import (
-    Module as Module,
-    Parameter as Parameter,
-    evaluation_mode as evaluation_mode,
-)
+from tinycompress.nn.module import Module as Module, evaluation_mode as evaluation_mode
 from tinycompress.nn.norm import (
     BatchNorm1d as BatchNorm1d,
     BatchNorm2d as BatchNorm2d,
     LayerNorm as LayerNorm,
 )
 from tinycompress.nn.notes import merge_notes as merge_notes, record_notes as record_notes
+from tinycompress.nn.parameter import Parameter as Parameter
 from tinycompress.nn.pooling import (
     AdaptiveAvgPool2d as AdaptiveAvgPool2d,
     AvgPool2d as AvgPool2d,

@@ -12,7 +12,8 @@ import numpy as np
 
 from tinycompress import functional as F
 from tinycompress.nn import init
-from tinycompress.nn.module import Module, Parameter
+from tinycompress.nn.module import Module
+from tinycompress.nn.parameter import Parameter
 from tinycompress.shapes import pair
 from tinycompress.tensor import Tensor
 

@@ -14,104 +14,22 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinycompress.backend import Array, device_of, is_array, to_device
+from tinycompress.backend import Array, device_of, to_device
+from tinycompress.nn import state as states
+from tinycompress.nn.hooks import Hook, RemovableHook
 from tinycompress.nn.notes import current_notes
-from tinycompress.tensor import Tensor, as_array
-
-Hook = Callable[["Module", tuple[Any, ...], Any], Any]
-
-
-class Parameter(Tensor):
-    """A tensor that is trained.
-
-    Attributes:
-        mask: None, or a boolean array of the parameter's shape. Where it is False the weight is
-            pruned: it is 0, and optimizers keep it and its momentum at 0 (see ``compress/prune``).
-    """
-
-    __slots__ = ("mask",)
-
-    def __init__(self, data: Any, requires_grad: bool = True) -> None:
-        super().__init__(data, requires_grad)
-        self.mask: Array | None = None
-
-    def __repr__(self) -> str:
-        return f"Parameter(shape={self.shape}, dtype={self.dtype}, device={self.device!r})"
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        twin = Parameter(self.data.copy(), self.requires_grad)
-        twin.mask = None if self.mask is None else self.mask.copy()
-        return twin
-
-    def __reduce__(self) -> Any:
-        return _rebuild_parameter, (self.data, self.requires_grad, self.mask)
+from tinycompress.nn.parameter import Parameter
+from tinycompress.nn.registration import Registered
 
 
-def _rebuild_parameter(data: Array, requires_grad: bool, mask: Array | None) -> Parameter:
-    parameter = Parameter(data, requires_grad)
-    parameter.mask = mask
-    return parameter
-
-
-class Module:
+class Module(Registered):
     """Base class of layers and networks: define ``__init__`` and ``forward``."""
 
     training: bool
 
     def __init__(self) -> None:
-        # Through __dict__, because __setattr__ below already looks into these.
-        self.__dict__.update(
-            _parameters={}, _buffers={}, _modules={}, _hooks={}, training=True, _name=""
-        )
-
-    # ------------------------------------------------------------------------ registration
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        tables = self.__dict__
-        if "_parameters" not in tables:
-            raise AttributeError(
-                f"{type(self).__name__}.__init__ must call super().__init__() before it assigns "
-                f"self.{name}"
-            )
-        kinds = {"_parameters": Parameter, "_modules": Module}
-        for table, kind in kinds.items():
-            if isinstance(value, kind) or (value is None and name in tables[table]):
-                for other in ("_parameters", "_modules", "_buffers"):
-                    if other != table:
-                        tables[other].pop(name, None)
-                tables.pop(name, None)
-                tables[table][name] = value
-                if isinstance(value, Module):
-                    value.__dict__["_name"] = name
-                return
-        if name in tables["_buffers"]:
-            tables["_buffers"][name] = value
-        elif name in tables["_parameters"] or name in tables["_modules"]:
-            raise TypeError(
-                f"{type(self).__name__}.{name} is a registered parameter or module; assign another "
-                f"one (nn.Parameter(array)) or None, not a {type(value).__name__}"
-            )
-        else:
-            tables[name] = value
-
-    def __getattr__(self, name: str) -> Any:
-        for table in ("_parameters", "_buffers", "_modules"):
-            if name in self.__dict__.get(table, ()):
-                return self.__dict__[table][name]
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
-
-    def __delattr__(self, name: str) -> None:
-        for table in ("_parameters", "_buffers", "_modules"):
-            if name in self.__dict__[table]:
-                del self.__dict__[table][name]
-                return
-        super().__delattr__(name)
-
-    def register_buffer(self, name: str, array: Array | None) -> None:
-        """Register an array as state: saved, moved between devices, not trained."""
-        if array is not None and not is_array(array):
-            raise TypeError(f"buffer {name!r} must be an array, got {type(array).__name__}")
-        self.__dict__["_buffers"][name] = array
+        super().__init__()
+        self.__dict__.update(_hooks={}, training=True, _name="")
 
     # --------------------------------------------------------------------------- computing
 
@@ -119,15 +37,15 @@ class Module:
         """Compute the output. Call the module itself, not this: hooks run there."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward")
 
-    def __call__(self, *inputs: Any) -> Any:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
         try:
-            output = self.forward(*inputs)
+            output = self.forward(*inputs, **options)
+            for hook in tuple(self._hooks.values()):
+                replaced = hook(self, inputs, output)
+                output = output if replaced is None else replaced
         except Exception as error:
             error.add_note(f"in {self._name or 'the model'}: {type(self).__name__}")
             raise
-        for hook in tuple(self._hooks.values()):
-            replaced = hook(self, inputs, output)
-            output = output if replaced is None else replaced
         return output
 
     def register_forward_hook(self, hook: Hook) -> RemovableHook:
@@ -175,14 +93,20 @@ class Module:
         """The module with this dotted name; "" is this one."""
         module = self
         for part in name.split(".") if name else ():
-            if part not in module._modules:
-                known = ", ".join(n for n, _ in self.named_modules() if n)
-                raise AttributeError(f"there is no layer {name!r}; there are {known}")
-            module = module._modules[part]
+            child = module._modules.get(part)
+            if child is None:
+                known = ", ".join(n for n, _ in self.named_modules() if n) or "none"
+                raise AttributeError(f"there is no layer {name!r}; there are: {known}")
+            module = child
         return module
 
     def set_submodule(self, name: str, module: Module) -> None:
-        """Put ``module`` in the place of the one with this dotted name."""
+        """Put ``module`` in the place of the one with this dotted name.
+
+        Where that one is shared, its other names keep it.
+        """
+        if not isinstance(module, Module):
+            raise TypeError(f"set_submodule: {name!r} needs a Module, got {type(module).__name__}")
         parent, _, last = name.rpartition(".")
         self.get_submodule(name)
         setattr(self.get_submodule(parent), last, module)
@@ -212,51 +136,37 @@ class Module:
     # ------------------------------------------------------------------------------- state
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters and buffers by dotted name, in order of definition."""
-        return {name: array.copy() for name, array in self._state().items()}
+        """Copies of all parameters and buffers by dotted name, in order of definition.
 
-    def _state(self) -> dict[str, Array]:
-        """The parameters' and buffers' own arrays, each module's together as torch orders them."""
-        state: dict[str, Array] = {}
-        for prefix, module in self.named_modules():
-            dot = f"{prefix}." if prefix else ""
-            state |= {dot + n: p.data for n, p in module._parameters.items() if p is not None}
-            state |= {dot + n: b for n, b in module._buffers.items() if b is not None}
-        return state
+        What two layers share stands under both names, as in torch.
+        """
+        return {name: array.copy() for name, array, _ in states.arrays_by_name(self)}
 
-    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
-        """Copy arrays into parameters and buffers, keeping their dtype and device.
+    def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> states.LoadReport:
+        """Copy arrays into parameters and buffers, keeping their dtype, device and masks.
 
         Args:
-            state: dotted name → array or tensor. A torch ``state_dict`` saved as safetensors
-                has these names and shapes.
+            state: dotted name → array or tensor. A torch ``state_dict`` has these names and
+                shapes (see :func:`tinycompress.nn.load_safetensors`).
             strict: refuse missing and unexpected names. Wrong shapes are always refused.
+
+        Returns:
+            The missing and the unexpected names, both empty where ``strict``.
 
         Raises:
             ValueError: lists every missing, unexpected and mis-shaped name; nothing is changed.
         """
-        own = self._state()
-        given = {name: as_array(value) for name, value in state.items()}
-        ignored = {n for n in given if n not in own and n.endswith("num_batches_tracked")}
-        problems = []
-        if strict:
-            problems += [f"missing: {n}" for n in own if n not in given]
-            problems += [f"unexpected: {n}" for n in given if n not in own and n not in ignored]
-        for name in own:
-            if name in given and given[name].shape != own[name].shape:
-                problems.append(f"{name}: shape {given[name].shape}, expected {own[name].shape}")
-        if problems:
-            raise ValueError(
-                f"this state does not fit {type(self).__name__}:\n  " + "\n  ".join(problems)
-            )
-        for name, array in own.items():
-            if name in given:
-                array[...] = to_device(given[name], device_of(array)).astype(array.dtype)
+        return states.load(self, state, strict)
 
     # ----------------------------------------------------------------------------- whole-model
 
     def train(self, mode: bool = True) -> Self:
         """Training behaviour (dropout, batch statistics) on or off, here and below."""
+        if not isinstance(mode, bool):
+            raise TypeError(
+                f"train: mode must be True or False, got {type(mode).__name__}; "
+                "tc.fit(model, data, ...) is what trains"
+            )
         for module in self.modules():
             module.__dict__["training"] = mode
         return self
@@ -273,16 +183,15 @@ class Module:
         if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
             self._convert(lambda a: to_device(a, target))
         else:
-            dtype = np.dtype(target)
+            dtype = _floating_dtype(target)
             self._convert(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
         return self
 
     def _convert(self, change: Callable[[Array], Array]) -> None:
+        for p in self.parameters():
+            p.data, p.grad = change(p.data), None
+            p.mask = None if p.mask is None else change(p.mask)
         for module in self.modules():
-            for p in module._parameters.values():
-                if p is not None:
-                    p.data, p.grad = change(p.data), None
-                    p.mask = None if p.mask is None else change(p.mask)
             for name, b in module._buffers.items():
                 if b is not None:
                     module._buffers[name] = change(b)
@@ -290,11 +199,12 @@ class Module:
     @property
     def device(self) -> str:
         """Where the first parameter or buffer lives; "cpu" where there is none."""
-        return device_of(next(iter(self._state().values()), np.empty(0)))
+        arrays = (array for _, array, _ in states.arrays_by_name(self))
+        return device_of(next(arrays, np.empty(0)))
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
-        """Call ``fn`` on every module, children first."""
-        for module in reversed(list(self.modules())):
+        """Call ``fn`` on every module once: children first, in order of definition."""
+        for module in list(_children_first(self, set())):
             fn(module)
         return self
 
@@ -342,23 +252,6 @@ class Module:
         self.__dict__.update(state)
 
 
-class RemovableHook:
-    """What ``register_forward_hook`` returns: ``.remove()``, or use it as a context."""
-
-    def __init__(self, hooks: dict[int, Hook], hook: Hook) -> None:
-        self._hooks = hooks
-        hooks[id(self)] = hook
-
-    def remove(self) -> None:
-        self._hooks.pop(id(self), None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.remove()
-
-
 @contextmanager
 def evaluation_mode(model: Module) -> Iterator[None]:
     """Evaluation behaviour inside; every module's own mode afterwards."""
@@ -369,3 +262,23 @@ def evaluation_mode(model: Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.__dict__["training"] = mode
+
+
+def _children_first(module: Module, seen: set[int]) -> Iterator[Module]:
+    if id(module) not in seen:
+        seen.add(id(module))
+        for child in module.children():
+            yield from _children_first(child, seen)
+        yield module
+
+
+def _floating_dtype(target: Any) -> np.dtype:
+    try:
+        dtype = np.dtype("O" if target is None else target)
+    except TypeError:
+        dtype = np.dtype("O")
+    if dtype.kind != "f":
+        raise ValueError(
+            f'to: expected a device ("cpu", "cuda", "cuda:1") or a floating dtype, got {target!r}'
+        )
+    return dtype

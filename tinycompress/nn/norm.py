@@ -15,7 +15,8 @@ import numpy as np
 from tinycompress import functional as F
 from tinycompress.backend import Array
 from tinycompress.functional.layers import batch_norm_training
-from tinycompress.nn.module import Module, Parameter
+from tinycompress.nn.module import Module
+from tinycompress.nn.parameter import Parameter
 from tinycompress.tensor import Tensor, as_tensor
 
 
