@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import Any
 
 Shape = tuple[int, ...]
@@ -63,11 +64,22 @@ def check_broadcast(name: str, a: Shape, b: Shape) -> None:
         raise ValueError(f"{name}: shapes {a} and {b} do not broadcast together")
 
 
+def whole(name: str, value: Any, least: int) -> int:
+    """``value``, a whole number of Python or NumPy that is at least ``least``, as an int."""
+    if not _is_whole(value, least):
+        raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}")
+    return int(value)
+
+
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:
     """A size for height and width: one whole number for both, or two; each at least ``least``."""
-    two = (value, value) if isinstance(value, int) else tuple(value)
-    if len(two) != 2 or any(not isinstance(v, int) or v < least for v in two):
+    two = tuple(value) if isinstance(value, tuple | list) else (value, value)
+    if len(two) != 2 or not all(_is_whole(v, least) for v in two):
         raise ValueError(
             f"{name} must be a whole number ≥ {least} or two of them (height, width), got {value!r}"
         )
-    return two
+    return int(two[0]), int(two[1])
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least

@@ -30,14 +30,17 @@ class Sequential(Module):
             x = module(x)
         return x
 
-    def __getitem__(self, index: int) -> Module:
+    def __getitem__(self, index: int | slice) -> Module:
+        """The module at this place; for a slice, a Sequential of the same modules and names."""
+        if isinstance(index, slice):
+            return Sequential(dict(list(self.named_children())[index]))
         return list(self.children())[index]
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return sum(1 for _ in self.children())
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(self.children())
+        return self.children()
 
 
 class ModuleList(Module):
@@ -58,12 +61,14 @@ class ModuleList(Module):
         return list(self.children())[index]
 
     def __len__(self) -> int:
-        return len(self._modules)
+        return sum(1 for _ in self.children())
 
     def __iter__(self) -> Iterator[Module]:
-        return iter(self.children())
+        return self.children()
 
 
 def _check_module(owner: str, name: str, module: Any) -> None:
     if not isinstance(module, Module):
-        raise TypeError(f"{owner}: {name!r} must be a Module, got {type(module).__name__}")
+        in_list = owner == "Sequential" and isinstance(module, list | tuple)
+        hint = "; write Sequential(*layers)" if in_list else ""
+        raise TypeError(f"{owner}: {name!r} must be a Module, got {type(module).__name__}{hint}")

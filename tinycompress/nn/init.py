@@ -106,15 +106,19 @@ def orthogonal_(t: Tensor, gain: float = 1.0, generator: Generator = None) -> Te
     return _fill(t, gain * (q.T if rows < columns else q).reshape(t.shape))
 
 
-def calculate_gain(nonlinearity: str, a: float = 0.0) -> float:
-    """How much a nonlinearity shrinks its input, the other way round; torch's table."""
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """How much a nonlinearity shrinks its input, the other way round; torch's table.
+
+    ``param`` is the slope of "leaky_relu" below 0; None means 0.01.
+    """
+    slope = 0.01 if param is None else param
     gains = {
         "linear": 1.0,
         "conv2d": 1.0,
         "sigmoid": 1.0,
         "tanh": 5 / 3,
         "relu": math.sqrt(2),
-        "leaky_relu": math.sqrt(2 / (1 + a * a)),
+        "leaky_relu": math.sqrt(2 / (1 + slope**2)),
         "selu": 0.75,
     }
     if nonlinearity not in gains:

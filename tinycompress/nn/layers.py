@@ -8,13 +8,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-
 from tinycompress import functional as F
 from tinycompress.nn import init
 from tinycompress.nn.module import Module
 from tinycompress.nn.parameter import Parameter
-from tinycompress.shapes import pair
+from tinycompress.nn.skeleton import making_skeletons, new_array
+from tinycompress.shapes import pair, whole
 from tinycompress.tensor import Tensor
 
 Size = int | tuple[int, int]
@@ -25,10 +24,10 @@ class Linear(Module):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
         super().__init__()
-        self.in_features = _positive("Linear", "in_features", in_features)
-        self.out_features = _positive("Linear", "out_features", out_features)
-        self.weight = Parameter(np.empty((out_features, in_features), np.float32))
-        self.bias = Parameter(np.empty(out_features, np.float32)) if bias else None
+        self.in_features = whole("Linear: in_features", in_features, 1)
+        self.out_features = whole("Linear: out_features", out_features, 1)
+        self.weight = Parameter(new_array((self.out_features, self.in_features)))
+        self.bias = Parameter(new_array((self.out_features,))) if bias else None
         _default_init(self.weight, self.bias)
 
     def forward(self, x: Any) -> Tensor:
@@ -71,21 +70,21 @@ class Conv2d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        self.in_channels = _positive("Conv2d", "in_channels", in_channels)
-        self.out_channels = _positive("Conv2d", "out_channels", out_channels)
-        self.kernel_size = pair("kernel_size", kernel_size, 1)
-        self.stride = pair("stride", stride, 1)
-        self.padding = pair("padding", padding, 0)
-        self.dilation = pair("dilation", dilation, 1)
-        self.groups = _positive("Conv2d", "groups", groups)
-        if in_channels % groups or out_channels % groups:
+        self.in_channels = whole("Conv2d: in_channels", in_channels, 1)
+        self.out_channels = whole("Conv2d: out_channels", out_channels, 1)
+        self.kernel_size = pair("Conv2d: kernel_size", kernel_size, 1)
+        self.stride = pair("Conv2d: stride", stride, 1)
+        self.padding = pair("Conv2d: padding", padding, 0)
+        self.dilation = pair("Conv2d: dilation", dilation, 1)
+        self.groups = whole("Conv2d: groups", groups, 1)
+        if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(
                 f"Conv2d: groups={groups} must divide in_channels={in_channels} and "
                 f"out_channels={out_channels}"
             )
-        shape = (out_channels, in_channels // groups, *self.kernel_size)
-        self.weight = Parameter(np.empty(shape, np.float32))
-        self.bias = Parameter(np.empty(out_channels, np.float32)) if bias else None
+        shape = (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+        self.weight = Parameter(new_array(shape))
+        self.bias = Parameter(new_array((self.out_channels,))) if bias else None
         _default_init(self.weight, self.bias)
 
     def forward(self, x: Any) -> Tensor:
@@ -110,13 +109,9 @@ class Conv2d(Module):
         return math.prod(output_shape[1:]) * kh * kw * (self.in_channels // self.groups)
 
 
-def _positive(layer: str, name: str, value: int) -> int:
-    if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{layer}: {name} must be a whole number ≥ 1, got {value!r}")
-    return value
-
-
 def _default_init(weight: Parameter, bias: Parameter | None) -> None:
+    if making_skeletons():
+        return
     init.kaiming_uniform_(weight, a=math.sqrt(5))
     if bias is not None:
         bound = 1 / math.sqrt(init.fans(weight)[0])

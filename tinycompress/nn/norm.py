@@ -3,21 +3,22 @@
 Batch norm (Ioffe & Szegedy 2015) keeps running statistics for evaluation. It does not write them
 while it computes but notes what it saw (``notes.py``), and ``merge`` updates them once per step:
 ``running ← (1 − momentum) · running + momentum · seen``, where *seen* is the mean over the shards
-weighted by their number of values, and the variance is the unbiased one, as in torch.
+weighted by their number of values, and the variance is the unbiased one, as in torch. A layer that
+is called twice in one recorded step counts as two shards; torch would update it twice.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinycompress import functional as F
-from tinycompress.backend import Array
+from tinycompress.backend import Array, check_same_device
 from tinycompress.functional.layers import batch_norm_training
 from tinycompress.nn.module import Module
 from tinycompress.nn.parameter import Parameter
-from tinycompress.tensor import Tensor, as_tensor
+from tinycompress.nn.skeleton import new_array
+from tinycompress.shapes import whole
+from tinycompress.tensor import Tensor, as_float_tensor
 
 
 class _BatchNorm(Module):
@@ -29,32 +30,42 @@ class _BatchNorm(Module):
         self, num_features: int, eps: float = 1e-5, momentum: float = 0.1, affine: bool = True
     ) -> None:
         super().__init__()
-        if not isinstance(num_features, int) or num_features < 1:
-            raise ValueError(f"num_features must be a whole number ≥ 1, got {num_features!r}")
-        self.num_features, self.eps, self.momentum, self.affine = (
-            num_features,
-            eps,
-            momentum,
-            affine,
-        )
-        self.weight = Parameter(np.ones(num_features, np.float32)) if affine else None
-        self.bias = Parameter(np.zeros(num_features, np.float32)) if affine else None
-        self.register_buffer("running_mean", np.zeros(num_features, np.float32))
-        self.register_buffer("running_var", np.ones(num_features, np.float32))
+        layer = type(self).__name__
+        self.num_features = n = whole(f"{layer}: num_features", num_features, 1)
+        self.eps = _positive(layer, eps)
+        if not (isinstance(momentum, float | int) and 0 <= momentum <= 1):
+            raise ValueError(f"{layer}: momentum must be between 0 and 1, got {momentum!r}")
+        self.momentum, self.affine = momentum, bool(affine)
+        self.weight = Parameter(new_array((n,), 1)) if affine else None
+        self.bias = Parameter(new_array((n,), 0)) if affine else None
+        self.register_buffer("running_mean", new_array((n,), 0))
+        self.register_buffer("running_var", new_array((n,), 1))
 
     def forward(self, x: Any) -> Tensor:
-        x = as_tensor(x)
-        if x.ndim not in self.axes or x.shape[1] != self.num_features:
-            raise ValueError(
-                f"{type(self).__name__}: input must have {' or '.join(map(str, self.axes))} axes "
-                f"and {self.num_features} channels on axis 1, got shape {x.shape}"
-            )
+        x = as_float_tensor(x)
+        self._check(x)
         if not self.training:
             statistics = self.running_mean, self.running_var
             return F.batch_norm(x, *statistics, self.weight, self.bias, eps=self.eps)
         y, seen = batch_norm_training(x, self.weight, self.bias, self.eps)
         self.note(seen)
         return y
+
+    def _check(self, x: Tensor) -> None:
+        layer = type(self).__name__
+        if x.ndim not in self.axes or x.shape[1] != self.num_features:
+            raise ValueError(
+                f"{layer}: input must have {' or '.join(map(str, self.axes))} axes "
+                f"and {self.num_features} channels on axis 1, got shape {x.shape}"
+            )
+        # Running statistics are no tensors, so the engine does not compare them with x.
+        check_same_device(layer, x.data, self.running_mean)
+        own = self.running_mean.dtype
+        if x.dtype != own:
+            raise TypeError(
+                f"{layer}: the input is {x.dtype} and the layer {own}; make the input {own}, or "
+                f"the model {x.dtype} with .to({x.dtype.name!r})"
+            )
 
     def merge(self, notes: list[Any]) -> None:
         total = sum(count for _, _, count in notes)
@@ -90,14 +101,17 @@ class LayerNorm(Module):
         elementwise_affine: bool = True,
     ) -> None:
         super().__init__()
-        if isinstance(normalized_shape, int):
-            normalized_shape = (normalized_shape,)
-        self.normalized_shape: tuple[int, ...] = tuple(normalized_shape)
-        self.eps, self.elementwise_affine = eps, elementwise_affine
+        sizes = (
+            normalized_shape if isinstance(normalized_shape, tuple | list) else (normalized_shape,)
+        )
+        if not sizes:
+            raise ValueError("LayerNorm: normalized_shape needs at least one size")
+        self.normalized_shape = tuple(whole("LayerNorm: normalized_shape", n, 1) for n in sizes)
+        self.eps, self.elementwise_affine = _positive("LayerNorm", eps), bool(elementwise_affine)
         self.weight = self.bias = None
         if elementwise_affine:
-            self.weight = Parameter(np.ones(self.normalized_shape, np.float32))
-            self.bias = Parameter(np.zeros(self.normalized_shape, np.float32))
+            self.weight = Parameter(new_array(self.normalized_shape, 1))
+            self.bias = Parameter(new_array(self.normalized_shape, 0))
 
     def forward(self, x: Any) -> Tensor:
         return F.layer_norm(x, self.normalized_shape, self.weight, self.bias, self.eps)
@@ -108,3 +122,9 @@ class LayerNorm(Module):
             "eps": self.eps,
             "elementwise_affine": self.elementwise_affine,
         }
+
+
+def _positive(layer: str, eps: float) -> float:
+    if not (isinstance(eps, float | int) and 0 < eps < float("inf")):
+        raise ValueError(f"{layer}: eps must be a number above 0, got {eps!r}")
+    return eps

@@ -17,9 +17,10 @@ class _Pool(Module):
         self, kernel_size: Size, stride: Size | None, padding: Size, ceil_mode: bool
     ) -> None:
         super().__init__()
-        self.kernel_size = pair("kernel_size", kernel_size, 1)
-        self.stride = self.kernel_size if stride is None else pair("stride", stride, 1)
-        self.padding = pair("padding", padding, 0)
+        layer = type(self).__name__
+        self.kernel_size = pair(f"{layer}: kernel_size", kernel_size, 1)
+        self.stride = self.kernel_size if stride is None else pair(f"{layer}: stride", stride, 1)
+        self.padding = pair(f"{layer}: padding", padding, 0)
         self.ceil_mode = bool(ceil_mode)
 
     def config(self) -> dict[str, Any]:
@@ -74,7 +75,7 @@ class AdaptiveAvgPool2d(Module):
 
     def __init__(self, output_size: Size) -> None:
         super().__init__()
-        self.output_size = pair("output_size", output_size, 1)
+        self.output_size = pair("AdaptiveAvgPool2d: output_size", output_size, 1)
 
     def forward(self, x: Any) -> Tensor:
         return F.adaptive_avg_pool2d(x, self.output_size)

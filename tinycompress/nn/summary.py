@@ -11,15 +11,17 @@ import numpy as np
 from tinycompress.backend import to_device
 from tinycompress.graph import no_grad
 from tinycompress.nn.module import Module, evaluation_mode
+from tinycompress.nn.parameter import Parameter
+from tinycompress.nn.state import arrays_by_name
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One call of one layer. Shapes leave out the batch axis."""
+    """One call of one layer. Shapes leave out the batch axis; None: the layer was never called."""
 
     name: str
     kind: str
-    output_shape: tuple[int, ...]
+    output_shape: tuple[int, ...] | None
     parameters: int
     nonzero: int
     macs: int
@@ -36,9 +38,7 @@ class Summary:
 
     def __str__(self) -> str:
         head = ("layer", "type", "output", "parameters", "nonzero", "MACs")
-        rows = [
-            (r.name, r.kind, "×".join(map(str, r.output_shape)), *_counts(r)) for r in self.layers
-        ]
+        rows = [(r.name or "(model)", r.kind, _size(r), *_counts(r)) for r in self.layers]
         rows = [head, *rows, ("total", "", "", *_counts(self))]
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = [_aligned(row, widths) for row in rows]
@@ -52,6 +52,10 @@ def _aligned(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(texts + [c.rjust(w) for c, w in zip(cells[3:], widths[3:], strict=True)])
 
 
+def _size(row: LayerSummary) -> str:
+    return "not called" if row.output_shape is None else "×".join(map(str, row.output_shape))
+
+
 def _counts(row: LayerSummary | Summary) -> tuple[str, str, str]:
     return f"{row.parameters:,}", f"{row.nonzero:,}", f"{row.macs:,}"
 
@@ -59,31 +63,56 @@ def _counts(row: LayerSummary | Summary) -> tuple[str, str, str]:
 def summary(model: Module, input_shape: tuple[int, ...] = (1, 28, 28)) -> Summary:
     """Run one blank sample of ``input_shape`` (C, H, W) through ``model`` and count.
 
-    Parameters are counted at a layer's first call, MACs at every call.
+    Parameters are counted at a layer's first call, and once where layers share them; those of
+    layers that were never called count too. MACs are counted at every call, of layers only.
     """
-    layers: list[LayerSummary] = []
-    names = {id(m): name for name, m in model.named_modules()}
-    counted: set[int] = set()
-
-    def hook(module: Module, inputs: tuple[Any, ...], output: Any) -> None:
-        total, nonzero = (0, 0) if id(module) in counted else module.count_parameters()
-        counted.add(id(module))
-        layers.append(
-            LayerSummary(
-                names[id(module)],
-                type(module).__name__,
-                output.shape[1:],
-                total,
-                nonzero,
-                module.macs(inputs[0].shape, output.shape),
-            )
-        )
-
-    leaves = [m for m in model.modules() if not any(True for _ in m.children())]
-    sample = to_device(np.zeros((1, *input_shape), np.float32), model.device)
+    counter = _Counter(model)
+    arrays = [array for _, array, _ in arrays_by_name(model)]
+    dtype = next((a.dtype for a in arrays if a.dtype.kind == "f"), np.dtype("float32"))
+    sample = to_device(np.zeros((1, *input_shape), dtype), model.device)
     with evaluation_mode(model), no_grad(), ExitStack() as hooks:
-        for leaf in leaves:
-            hooks.enter_context(leaf.register_forward_hook(hook))
+        for module in counter.names:
+            hooks.enter_context(module.register_forward_hook(counter.called))
         model(sample)
+    layers = (*counter.rows, *counter.never_called())
     totals = (sum(getattr(r, n) for r in layers) for n in ("parameters", "nonzero", "macs"))
-    return Summary(tuple(layers), *totals)
+    return Summary(layers, *totals)
+
+
+class _Counter:
+    """Makes the rows, as layers are called."""
+
+    def __init__(self, model: Module) -> None:
+        # Layers are what has no layers inside, and whatever has parameters of its own.
+        self.names = {
+            module: name
+            for name, module in model.named_modules()
+            if not any(True for _ in module.children()) or module.count_parameters()[0]
+        }
+        self.rows: list[LayerSummary] = []
+        self.counted: set[Module | Parameter] = set()
+
+    def called(self, module: Module, inputs: tuple[Any, ...], output: Any) -> None:
+        shape = _shape(output)
+        macs = module.macs(_shape(inputs), shape)
+        self.rows.append(self.row(module, shape[1:], macs))
+
+    def never_called(self) -> list[LayerSummary]:
+        rest = [m for m in self.names if m not in self.counted and m.count_parameters()[0]]
+        return [self.row(module, None, 0) for module in rest]
+
+    def row(self, module: Module, shape: tuple[int, ...] | None, macs: int) -> LayerSummary:
+        total, nonzero = (0, 0) if module in self.counted else module.count_parameters()
+        for p in module._parameters.values():
+            if p is not None and p in self.counted and module not in self.counted:
+                total, nonzero = total - p.size, nonzero - int((p.data != 0).sum())
+        self.counted |= {module, *(p for p in module._parameters.values() if p is not None)}
+        kind = type(module).__name__
+        return LayerSummary(self.names[module], kind, shape, total, nonzero, macs)
+
+
+def _shape(value: Any) -> tuple[int, ...]:
+    """The shape of a tensor, or of the first one among several inputs or outputs."""
+    if isinstance(value, tuple | list) and value:
+        return _shape(value[0])
+    return getattr(value, "shape", ())
