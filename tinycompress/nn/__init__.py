@@ -29,4 +29,9 @@ from tinycompress.nn.pooling import (
     Flatten as Flatten,
     MaxPool2d as MaxPool2d,
 )
+from tinycompress.nn.safetensors_io import (
+    load_safetensors as load_safetensors,
+    read_safetensors as read_safetensors,
+    save_safetensors as save_safetensors,
+)
 from tinycompress.nn.summary import Summary as Summary, summary as summary

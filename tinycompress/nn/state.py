@@ -44,7 +44,7 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> LoadReport:
         raise TypeError(f"a state is a mapping of names to arrays, got {type(state).__name__}")
     own = list(arrays_by_name(module))
     arrays = {name: array for name, array, _ in own}
-    given = {name: as_array(value) for name, value in state.items()}
+    given = {name: _read(name, value) for name, value in state.items()}
     covered = {id(arrays[name]) for name in given if name in arrays}
     report = LoadReport(
         [name for name, array, _ in own if id(array) not in covered],
@@ -67,6 +67,14 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> LoadReport:
             if mask is not None:
                 array *= mask  # pruned weights are 0, wherever the state came from
     return report
+
+
+def _read(name: str, value: Any) -> Array:
+    try:
+        return as_array(value)
+    except Exception as error:
+        error.add_note(f"in {name!r}")
+        raise
 
 
 def _counts_batches(name: str, own: Mapping[str, Array]) -> bool:
