@@ -3,7 +3,7 @@
 ``device`` runs a test once on ``"cpu"``, once on the strict stand-in for CuPy (the value is then
 ``"cuda"``, and ``import cupy`` gives the stand-in), and once more on real CuPy where one is usable.
 ``pytest --device cpu`` (or ``strict``, or ``cuda``; may be repeated) limits it; a device asked for
-in this way and not there is an error, not a skip.
+in this way and not there is an error, not a skip. ``-m device`` runs only the tests that take one.
 """
 
 import os
@@ -38,6 +38,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="append",
         help="run the tests that take a device on this one only (default: all that are usable)",
     )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "device: takes a device (marked by conftest.py itself)")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "device" in getattr(item, "fixturenames", ()):
+            item.add_marker("device")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
