@@ -332,6 +332,23 @@ def test_a_weight_that_moved_to_another_device_is_named(cupy):
         train([p], optimizer, 1)
 
 
+@each_kind
+def test_parameters_on_a_second_gpu_are_trained_there(kind, options, cupy):
+    parameters, reference = model("cuda:1"), model()
+    optimizer = kind(parameters, **options)
+    train(parameters, optimizer, 2)
+    optim.clip_grad_norm_(parameters, 0.1)
+    resumed = kind(parameters, **options)
+    resumed.load_state_dict(optimizer.state_dict())
+    train(parameters, resumed, 2)
+    again = kind(reference, **options)
+    train(reference, again, 2)
+    train(reference, again, 2)
+    for p, q in zip(parameters, reference, strict=True):
+        assert p.device == "cuda:1"
+        np.testing.assert_allclose(to_numpy(p.data), q.data, rtol=1e-6)
+
+
 def test_a_model_instead_of_its_parameters_is_refused():
     with pytest.raises(TypeError, match=r"model\.parameters\(\)"):
         optim.SGD(nn.Linear(2, 3))

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
-from tinycompress.backend import Array, array_module, check_same_device, to_numpy
+from tinycompress.backend import Array, array_module, check_same_device, on_device, to_numpy
+from tinycompress.nn import Parameter
 from tinycompress.optim.checks import non_negative
 from tinycompress.optim.parameters import parameter_list
 
 
 def clip_grad_norm_(
-    parameters: Iterable[Any],
+    parameters: Iterable[Parameter] | Parameter,
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
@@ -45,8 +45,23 @@ def clip_grad_norm_(
     max_norm = non_negative("max_norm", max_norm)
     if not norm_type > 0:
         raise ValueError(f"norm_type must be > 0, got {norm_type!r}")
-    with_grad = [p for p in parameter_list(parameters) if p.grad is not None and p.grad.size]
-    total = _total_norm(with_grad, float(norm_type))
+    listed = parameter_list(parameters)
+    pairs = [(p.grad, p.mask) for p in listed if p.grad is not None and p.grad.size]
+    if not pairs:
+        return 0.0
+    check_same_device("clip_grad_norm_", *(g for g, _ in pairs))
+    with on_device(pairs[0][0]):
+        return _clip(pairs, max_norm, float(norm_type), error_if_nonfinite)
+
+
+def _clip(
+    pairs: list[tuple[Array, Array | None]],
+    max_norm: float,
+    norm_type: float,
+    error_if_nonfinite: bool,
+) -> float:
+    """The work: ``pairs`` are gradients and masks, ``g *= factor`` changes the former in place."""
+    total = _total_norm([g if mask is None else g * mask for g, mask in pairs], norm_type)
     if not math.isfinite(total):
         if error_if_nonfinite:
             raise FloatingPointError(
@@ -56,17 +71,13 @@ def clip_grad_norm_(
         return total
     factor = max_norm / (total + 1e-6)  # torch's guard against a norm of zero
     if factor < 1:
-        for p in with_grad:
-            p.grad *= factor
+        for g, _ in pairs:
+            g *= factor
     return total
 
 
-def _total_norm(parameters: list[Any], norm_type: float) -> float:
-    """The norm of the parameters' norms, which equals the norm of all their gradients."""
-    if not parameters:
-        return 0.0
-    grads = [p.grad if p.mask is None else p.grad * p.mask for p in parameters]
-    check_same_device("clip_grad_norm_", *grads)
+def _total_norm(grads: list[Array], norm_type: float) -> float:
+    """The norm of the arrays' norms, which equals the norm of all their numbers."""
     xp = array_module(grads[0])
     norms = to_numpy(xp.stack([_norm(g, norm_type) for g in grads]))  # one wait for a GPU
     if norm_type == math.inf:

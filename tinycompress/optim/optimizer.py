@@ -19,7 +19,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from tinycompress.backend import Array, array_module, check_same_device, device_of, to_device
+from tinycompress.backend import (
+    Array,
+    array_module,
+    check_same_device,
+    device_of,
+    on_device,
+    to_device,
+)
+from tinycompress.nn import Parameter
 from tinycompress.optim.parameters import as_list, parameter_list
 
 Group = dict[str, Any]
@@ -91,10 +99,11 @@ class Optimizer:
             for p in group["params"]:
                 position += 1
                 if p.grad is not None:
-                    state = self._state_of(position, p, self.state_names(group))
-                    state["step"] += 1
-                    self.update(p.data, p.grad, state, group)
-                    _apply_mask(p.data, p.mask, state)
+                    with on_device(p.data):
+                        state = self._state_of(position, p.data, p.grad, self.state_names(group))
+                        state["step"] += 1
+                        self.update(p.data, p.grad, state, group)
+                        _apply_mask(p.data, p.mask, state)
 
     def zero_grad(self) -> None:
         """Forget the gradients: ``p.grad = None`` for every parameter."""
@@ -126,13 +135,12 @@ class Optimizer:
 
     # ------------------------------------------------------------------------------ inside a step
 
-    def _parameters(self) -> Iterator[Any]:
+    def _parameters(self) -> Iterator[Parameter]:
         for group in self.param_groups:
             yield from group["params"]
 
-    def _state_of(self, position: int, p: Any, names: tuple[str, ...]) -> State:
+    def _state_of(self, position: int, w: Array, g: Array, names: tuple[str, ...]) -> State:
         """The state of one parameter, made where it is missing; its arrays must fit the weight."""
-        w, g = p.data, p.grad
         state = self.state.setdefault(position, {"step": 0})
         for name in names:
             if name not in state:
@@ -158,17 +166,20 @@ class Optimizer:
         groups' options, plain JSON values, with the parameters' positions as ``"params"``.
         """
         state = {
-            position: {k: v if isinstance(v, int) else v.copy() for k, v in entries.items()}
+            position: {k: v if isinstance(v, int) else _copy(v) for k, v in entries.items()}
             for position, entries in self.state.items()
         }
-        groups = []
+        return {"state": state, "groups": self._groups_as_json()}
+
+    def _groups_as_json(self) -> list[Group]:
+        groups: list[Group] = []
         start = 0
         for group in self.param_groups:
             end = start + len(group["params"])
             options = {k: list(v) if isinstance(v, tuple) else v for k, v in group.items()}
             groups.append({**options, "params": list(range(start, end))})
             start = end
-        return {"state": state, "groups": groups}
+        return groups
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from what :meth:`state_dict` gave; arrays are copied to the parameters' devices.
@@ -197,7 +208,7 @@ class Optimizer:
 
     def _fitting_groups(self, saved: list[Group]) -> list[Group]:
         """The saved options, checked against the groups that are here."""
-        here = self.state_dict()["groups"]
+        here = self._groups_as_json()
         if len(saved) != len(here):
             raise ValueError(f"{len(saved)} parameter groups in the state, {len(here)} here")
         result = []
@@ -229,8 +240,13 @@ class Optimizer:
                     f"parameter {position} is {w.dtype}{w.shape} but its {name} in the state is "
                     f"{array.dtype}{array.shape}"
                 )
-            result[name] = to_device(array, device_of(w)).copy()
+            result[name] = _copy(to_device(array, device_of(w)))
         return result
+
+
+def _copy(array: Array) -> Array:
+    with on_device(array):  # CuPy copies to the current device, whichever the array is on
+        return array.copy()
 
 
 def _apply_mask(w: Array, mask: Array | None, state: State) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from tinycompress.nn import Parameter
+
 
 def parameter_list(
     parameters: Any, label: str = "parameters", taken: Sequence[Any] = ()
-) -> list[Any]:
+) -> list[Parameter]:
     """``parameters`` as a list of ``nn.Parameter``, each once.
 
     Args:
@@ -23,7 +25,7 @@ def parameter_list(
     items = as_list(parameters, label)
     seen = {id(p) for p in taken}
     for position, item in enumerate(items):
-        if not is_parameter(item):
+        if not isinstance(item, Parameter):
             raise TypeError(
                 f"{label}: item {position} is a {type(item).__name__}, not an nn.Parameter; "
                 "pass model.parameters()"
@@ -39,7 +41,7 @@ def parameter_list(
 
 def as_list(parameters: Any, label: str = "parameters") -> list[Any]:
     """The items of ``parameters``, at least one of them; a single parameter is a list of one."""
-    if is_parameter(parameters):
+    if isinstance(parameters, Parameter):
         return [parameters]
     if not isinstance(parameters, Iterable):
         raise TypeError(
@@ -52,8 +54,3 @@ def as_list(parameters: Any, label: str = "parameters") -> list[Any]:
             f"{label}: there is none. A model without parameters, or a generator that was used up?"
         )
     return items
-
-
-def is_parameter(item: Any) -> bool:
-    """Whether ``item`` has what an update needs: data, gradient and mask."""
-    return all(hasattr(item, name) for name in ("data", "grad", "mask"))
