@@ -1,1 +1,25 @@
-"""To come."""
+"""Pruning: weights that matter little become 0 and stay 0.
+
+Read ``importance.py`` (which matter little), ``selection.py`` (how many go), ``masks.py`` (how
+they stay 0), then ``one_shot.py``, which is those three together. ``schedules.py`` says how much to
+prune when, ``sparsity.py`` counts what came of it.
+"""
+
+from tinycompress.compress.prune.importance import (
+    gradient as gradient,
+    magnitude as magnitude,
+    random as random,
+    taylor as taylor,
+)
+from tinycompress.compress.prune.masks import apply_masks as apply_masks, strip as strip
+from tinycompress.compress.prune.one_shot import choose_masks as choose_masks, prune as prune
+from tinycompress.compress.prune.schedules import (
+    cubic as cubic,
+    exponential as exponential,
+    linear as linear,
+)
+from tinycompress.compress.prune.sparsity import (
+    LayerSparsity as LayerSparsity,
+    SparsityReport as SparsityReport,
+    sparsity_report as sparsity_report,
+)

@@ -1,0 +1,62 @@
+"""What is pruned: the weights of linear and convolutional layers, by the layer's name.
+
+Biases and normalisation have too few numbers to be worth a mask, and losing one costs accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from tinycompress import nn
+from tinycompress.backend import array_module
+
+PRUNABLE = (nn.Linear, nn.Conv2d)
+
+
+def prunable_weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[str, nn.Parameter]:
+    """Layer name → weight, in the order of definition; a shared weight comes once.
+
+    Args:
+        model: the network, or a single layer (whose name is then "").
+        skip: names of layers to leave out.
+
+    Raises:
+        ValueError: a name in ``skip`` that is no prunable layer, or no layer is left.
+    """
+    weights: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
+            seen.add(id(module.weight))
+            weights[name] = module.weight
+    skipped = [skip] if isinstance(skip, str) else list(skip)
+    check_names("skip", skipped, weights)
+    left = {name: w for name, w in weights.items() if name not in skipped}
+    if not left:
+        kinds = " or ".join(kind.__name__ for kind in PRUNABLE)
+        raise ValueError(
+            f"{type(model).__name__} has no layer to prune: it needs at least one {kinds} "
+            f"that is not skipped (skip={skipped})"
+        )
+    return left
+
+
+def check_names(argument: str, names: Iterable[str], weights: Iterable[str]) -> None:
+    """Raise where one of ``names`` is not among the layers of ``weights``."""
+    unknown = [name for name in names if name not in weights]
+    if unknown:
+        raise ValueError(
+            f"{argument}: there is no prunable layer {', '.join(map(repr, unknown))}; "
+            f"there are {', '.join(map(repr, weights))}"
+        )
+
+
+def check_finite(weights: dict[str, nn.Parameter]) -> None:
+    """Raise where a weight is NaN or infinite: it has no rank among the others."""
+    for name, p in weights.items():
+        bad = int((~array_module(p.data).isfinite(p.data)).sum())
+        if bad:
+            raise ValueError(
+                f"layer {name!r} holds {bad} weights that are NaN or infinite, so they cannot be "
+                "ranked; train again with a smaller learning rate, or clip_grad_norm"
+            )

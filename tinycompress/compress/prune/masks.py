@@ -1,0 +1,45 @@
+"""Masks: a boolean array on a weight, True where it is kept.
+
+Optimizers multiply the weight and its momentum by the mask after every step, so a pruned weight
+stays 0 however long training goes on (``optim/optimizer.py``); masking gradients alone would let
+momentum and weight decay move it. A mask saves nothing by itself: the zeros are still stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tinycompress import nn
+from tinycompress.backend import Array, device_of, to_device
+from tinycompress.compress.prune.layers import check_names, prunable_weights
+
+
+def apply_masks(model: nn.Module, masks: Mapping[str, Array]) -> None:
+    """Put a mask on the weight of each named layer, in place, and zero what it prunes.
+
+    Args:
+        masks: layer name → boolean array of the weight's shape, True where it is kept.
+
+    Raises:
+        ValueError: an unknown layer or another shape or dtype; nothing is changed.
+    """
+    weights = prunable_weights(model)
+    check_names("masks", masks, weights)
+    for name, mask in masks.items():
+        if mask.shape != weights[name].shape or mask.dtype != bool:
+            raise ValueError(
+                f"the mask of layer {name!r} must be bool{weights[name].shape}, "
+                f"got {mask.dtype}{mask.shape}"
+            )
+    for name, mask in masks.items():
+        p = weights[name]
+        p.mask = to_device(mask, device_of(p.data)).copy()
+        p.data[~p.mask] = 0
+
+
+def strip(model: nn.Module) -> nn.Module:
+    """A copy of ``model`` without masks: the zeros stay, but further training may move them."""
+    bare = model.copy()
+    for p in bare.parameters():
+        p.mask = None
+    return bare

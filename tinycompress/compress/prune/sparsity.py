@@ -1,0 +1,71 @@
+"""How sparse a model really is: zeros counted in the weights, whatever the masks say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinycompress import nn
+from tinycompress.compress.prune.layers import prunable_weights
+
+
+@dataclass(frozen=True)
+class LayerSparsity:
+    """One layer: its name, how many weights it has, and how many of them are 0."""
+
+    name: str
+    weights: int
+    zeros: int
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros, 0 … 1."""
+        return self.zeros / self.weights
+
+
+@dataclass(frozen=True)
+class SparsityReport:
+    """All prunable layers, in order; ``report["fc1"]`` is one of them."""
+
+    layers: tuple[LayerSparsity, ...]
+
+    @property
+    def weights(self) -> int:
+        return sum(layer.weights for layer in self.layers)
+
+    @property
+    def zeros(self) -> int:
+        return sum(layer.zeros for layer in self.layers)
+
+    @property
+    def sparsity(self) -> float:
+        """The share of zeros among the weights of all these layers, 0 … 1."""
+        return self.zeros / self.weights
+
+    def __getitem__(self, name: str) -> LayerSparsity:
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(f"no layer {name!r}; there are {', '.join(x.name for x in self.layers)}")
+
+    def __str__(self) -> str:
+        rows = [(x.name, x.zeros, x.weights) for x in self.layers]
+        rows.append(("total", self.zeros, self.weights))
+        width = max(len(name) for name, _, _ in rows)
+        return "\n".join(
+            f"{name:<{width}}  {zeros:>10,} of {weights:>10,} zero  {zeros / weights:7.2%}"
+            for name, zeros, weights in rows
+        )
+
+
+def sparsity_report(model: nn.Module) -> SparsityReport:
+    """Count the zeros in the weights of every prunable layer (biases are not counted).
+
+    Raises:
+        ValueError: the model has no prunable layer.
+    """
+    return SparsityReport(
+        tuple(
+            LayerSparsity(name, p.size, p.size - int((p.data != 0).sum()))
+            for name, p in prunable_weights(model).items()
+        )
+    )
