@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ContextDecorator, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module
+from tinycompress.backend import Array, array_module, on_device, on_device
 
 Vjp = Callable[[Array], Array]
 
@@ -51,18 +51,14 @@ class _Mode(threading.local):
 _mode = _Mode()
 
 
-class no_grad(ContextDecorator):
-    """Record nothing on this thread: ``with no_grad(): …``, or as a decorator."""
-
-    def __init__(self) -> None:
-        self._before: list[bool] = []
-
-    def __enter__(self) -> None:
-        self._before.append(_mode.recording)
-        _mode.recording = False
-
-    def __exit__(self, *exc: object) -> None:
-        _mode.recording = self._before.pop()
+@contextmanager
+def no_grad() -> Iterator[None]:
+    """Record nothing on this thread: ``with no_grad(): …``, or ``@no_grad()`` above a function."""
+    before, _mode.recording = _mode.recording, False
+    try:
+        yield
+    finally:
+        _mode.recording = before
 
 
 def is_grad_enabled() -> bool:
@@ -99,8 +95,10 @@ def check_anomaly(name: str, direction: str, output: Array, inputs: Iterable[Any
     if not _mode.anomaly or output.dtype.kind != "f":
         return
     xp = array_module(output)
-    if not bool(xp.isfinite(output).all()):
-        what = "NaN" if bool(xp.isnan(output).any()) else "infinity"
+    with on_device(output):
+        finite, nan = bool(xp.isfinite(output).all()), bool(xp.isnan(output).any())
+    if not finite:
+        what = "NaN" if nan else "infinity"
         shapes = ", ".join(str(a.shape) for a in inputs if hasattr(a, "shape"))
         raise AnomalyError(f"{name}: the {direction} pass produced {what} from inputs of {shapes}")
 
@@ -157,13 +155,13 @@ def backpropagate(
 
 def _pull_back(node: Node, g: Array, pending: dict[int, Array]) -> None:
     """Add to ``pending`` what ``node`` passes on to each of its inputs."""
-    for parent, vjp in zip(node.parents, node.vjps, strict=False):
+    for parent, vjp in zip(node.parents, node.vjps, strict=True):
         if parent is None:
             continue
-        with np.errstate(all="ignore"):  # detect_anomaly is how an infinity is reported
+        with np.errstate(all="ignore"), on_device(g):
             d = unbroadcast(vjp(g), parent.shape)
         if d.dtype != parent.dtype:
             d = d.astype(parent.dtype)
         check_anomaly(node.name, "backward", d, (g,))
-        key = id(parent)
-        pending[key] = pending[key] + d if key in pending else d
+        with on_device(d):  # it may have crossed to another GPU
+            pending[id(parent)] = pending[id(parent)] + d if id(parent) in pending else d

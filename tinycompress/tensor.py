@@ -1,32 +1,40 @@
-"""Tensor: an array that remembers how it was made.
+"""Tensor: an array that remembers how it was made, and what one can do with it.
 
 The operators and methods carry torch's names; what each computes, and its derivative, stands in
-``ops/``; how derivatives are chained stands in ``graph.py``. Reductions take ``axis`` and
-``keepdim``. float32 is the default, float64 on request, and the two never meet in silence.
+``ops/``; how derivatives are chained stands in ``graph.py``, and what a tensor holds in
+``recorded.py``. Reductions take ``axis`` and ``keepdim``. float32 is the default, float64 on
+request, and the two never meet in silence.
 """
 
 from __future__ import annotations
 
 import math
-import weakref
-from collections.abc import Callable, Sequence
-from types import EllipsisType
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from tinycompress.backend import (
-    Array,
     array_module,
     check_same_device,
-    device_of,
     is_array,
+    on_device,
     parse_device,
     to_device,
-    to_numpy,
 )
-from tinycompress.graph import Node, backpropagate, check_anomaly, is_grad_enabled
-from tinycompress.ops import activations, elementwise, linear, reduce, shape
+from tinycompress.graph import Node, check_anomaly, is_grad_enabled
+from tinycompress.ops import activations, copies, elementwise, linear, reduce, shape
+from tinycompress.recorded import (
+    Index as Index,
+    Recorded,
+    as_array as as_array,
+    edge_of,
+    float32 as float32,
+    float64 as float64,
+    grad as grad,
+    int64 as int64,
+    raw_index,
+)
 from tinycompress.shapes import (
     Axes,
     axes_of,
@@ -34,182 +42,74 @@ from tinycompress.shapes import (
     expanded,
     filled_axes,
     flat,
+    number,
     reshaped,
+    whole,
 )
 
-float32, float64, int64 = np.dtype("float32"), np.dtype("float64"), np.dtype("int64")
-Index = int | slice | EllipsisType | None | Array | tuple[Any, ...]
+Method = Callable[[Any, Any], "Tensor"]
 
 
-class Tensor:
-    """An array, and when it requires gradients, the operation that made it.
+def _both_sides(op: Callable[..., Any]) -> tuple[Method, Method]:
+    """The methods for ``x ∘ other`` and ``other ∘ x``."""
+    return (lambda x, other: binary(op, x, other)), (lambda x, other: binary(op, other, x))
 
-    Args:
-        data: an array (kept, not copied), a tensor, or numbers in lists. Python floats become
-            float32; arrays keep their dtype.
-        requires_grad: whether ``backward`` should leave a gradient here.
 
-    Attributes:
-        data: the NumPy or CuPy array.
-        grad: an array like ``data`` after ``backward()``, else None.
-    """
+def _comparison(name: str) -> Method:
+    return lambda x, other: _compare(name, x, other)
 
-    __slots__ = ("__weakref__", "_node", "_uses", "data", "grad", "requires_grad")
-    __array_ufunc__ = None  # so that `numpy_array * tensor` asks the tensor
 
-    def __init__(self, data: Any, requires_grad: bool = False) -> None:
-        self.data: Array = as_array(data)
-        self.grad: Array | None = None
-        self.requires_grad = requires_grad
-        self._node: Node | None = None
-        self._uses: list[weakref.ref[Node]] = []
-        if requires_grad and self.data.dtype.kind != "f":
-            raise TypeError(f"only floating-point tensors have gradients, got {self.data.dtype}")
-
-    # ------------------------------------------------------------------------- what it is
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.data.shape
-
-    @property
-    def dtype(self) -> np.dtype:
-        return self.data.dtype
-
-    @property
-    def ndim(self) -> int:
-        return self.data.ndim
-
-    @property
-    def size(self) -> int:
-        return self.data.size
-
-    @property
-    def device(self) -> str:
-        """``"cpu"`` or ``"cuda:N"``: it follows from the array, it is not stored."""
-        return device_of(self.data)
-
-    @property
-    def T(self) -> Tensor:
-        """All axes reversed."""
-        return self.permute(*reversed(range(self.ndim)))
-
-    @property
-    def is_leaf(self) -> bool:
-        """Whether no recorded operation made it."""
-        return self._node is None
-
-    def numel(self) -> int:
-        return self.data.size
-
-    def dim(self) -> int:
-        return self.data.ndim
-
-    def __len__(self) -> int:
-        if self.ndim == 0:
-            raise TypeError("a 0-d tensor has no len()")
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        body = np.array2string(to_numpy(self.data), separator=", ", prefix="tensor(", threshold=100)
-        notes = [] if self.dtype in (float32, int64, np.dtype(bool)) else [f"dtype={self.dtype}"]
-        notes += [f'device="{self.device}"'] if self.device != "cpu" else []
-        notes += [f"made by {self._node.name}"] if self._node else []
-        notes += ["requires_grad=True"] if self.requires_grad and not self._node else []
-        return f"tensor({', '.join([body, *notes])})"
-
-    # -------------------------------------------------------------------------- leaving it
-
-    def numpy(self) -> np.ndarray:
-        """The data as a NumPy array: the same memory on a CPU, a copy from a GPU."""
-        return to_numpy(self.data)
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.numpy(), dtype=dtype, copy=copy)
-
-    def item(self) -> float | int | bool:
-        """The one number that it holds, as a Python number. On a GPU this waits for the device."""
-        if self.size != 1:
-            raise ValueError(f"item() needs a tensor of one value, this one has shape {self.shape}")
-        return self.data.item()
-
-    __float__ = lambda self: float(self.item())  # noqa: E731
-    __int__ = lambda self: int(self.item())  # noqa: E731
-
-    def __bool__(self) -> bool:
-        return bool(self.item())
+class Tensor(Recorded):
+    __doc__ = Recorded.__doc__
+    __slots__ = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._node is not None:
             raise RuntimeError(
                 "copy.deepcopy: only leaves can be copied; .detach() this tensor first"
             )
-        return Tensor(self.data.copy(), self.requires_grad)
+        return Tensor(self.data.copy(order="K"), self.requires_grad)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return (self[i] for i in range(len(self)))
 
     def detach(self) -> Tensor:
         """The same array, outside the graph."""
-        return Tensor(self.data)
+        alias = Tensor(self.data)
+        alias._users = self.users()
+        return alias
 
     def clone(self) -> Tensor:
         """A copy, inside the graph: its gradient arrives here."""
-        return apply(_clone, self)
+        return apply(copies.clone, self)
 
     def to(self, target: str | np.dtype | type) -> Tensor:
         """On another device (``"cpu"``, ``"cuda:1"``) or as another dtype, inside the graph.
 
-        Itself, where nothing changes.
+        Itself, where nothing changes. Integers and booleans have no gradients: there the graph
+        ends.
         """
         if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
             same = parse_device(target) == parse_device(self.device)
-            return self if same else apply(_to_device, self, device=target)
-        dtype = np.dtype(target)
-        return self if dtype == self.dtype else apply(_astype, self, dtype=dtype)
-
-    # ------------------------------------------------------------------------- derivatives
-
-    def backward(self, gradient: Array | None = None) -> None:
-        """Add d(self)/d(leaf) to ``leaf.grad`` of every leaf that requires gradients.
-
-        Args:
-            gradient: d(loss)/d(self), of this shape. May be left out for a single number.
-        """
-        for leaf, g in backpropagate(_edge(self), _seed(self, gradient)).values():
-            leaf.grad = _own(g) if leaf.grad is None else leaf.grad + g
+            return self if same else apply(copies.to_device, self, device=target)
+        try:
+            dtype = np.dtype(target)
+        except TypeError as error:
+            raise TypeError(f"to: expected a device or a dtype, got {target!r}") from error
+        if dtype == self.dtype:
+            return self
+        return apply(copies.astype, self if dtype.kind == "f" else self.detach(), dtype=dtype)
 
     # -------------------------------------------------------------------------- arithmetic
 
-    def __add__(self, other: Any) -> Tensor:
-        return binary(elementwise.add, self, other)
-
-    def __sub__(self, other: Any) -> Tensor:
-        return binary(elementwise.subtract, self, other)
-
-    def __mul__(self, other: Any) -> Tensor:
-        return binary(elementwise.multiply, self, other)
-
-    def __truediv__(self, other: Any) -> Tensor:
-        return binary(elementwise.divide, as_float_tensor(self), other)
-
-    def __pow__(self, other: Any) -> Tensor:
-        return binary(elementwise.power, self, other)
+    __add__, __radd__ = _both_sides(elementwise.add)
+    __sub__, __rsub__ = _both_sides(elementwise.subtract)
+    __mul__, __rmul__ = _both_sides(elementwise.multiply)
+    __truediv__, __rtruediv__ = _both_sides(elementwise.divide)
+    __pow__, __rpow__ = _both_sides(elementwise.power)
 
     def __matmul__(self, other: Any) -> Tensor:
         return matmul(self, other)
-
-    def __radd__(self, other: Any) -> Tensor:
-        return binary(elementwise.add, other, self)
-
-    def __rsub__(self, other: Any) -> Tensor:
-        return binary(elementwise.subtract, other, self)
-
-    def __rmul__(self, other: Any) -> Tensor:
-        return binary(elementwise.multiply, other, self)
-
-    def __rtruediv__(self, other: Any) -> Tensor:
-        return binary(elementwise.divide, other, as_float_tensor(self))
-
-    def __rpow__(self, other: Any) -> Tensor:
-        return binary(elementwise.power, other, self)
 
     def __rmatmul__(self, other: Any) -> Tensor:
         return matmul(other, self)
@@ -219,24 +119,10 @@ class Tensor:
 
     # Comparisons give boolean tensors; they have no derivative. Equality is elementwise, so a
     # tensor hashes by identity.
-    def __eq__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _compare("__eq__", self, other)
-
-    def __ne__(self, other: object) -> Tensor:  # type: ignore[override]
-        return _compare("__ne__", self, other)
-
-    def __lt__(self, other: Any) -> Tensor:
-        return _compare("__lt__", self, other)
-
-    def __le__(self, other: Any) -> Tensor:
-        return _compare("__le__", self, other)
-
-    def __gt__(self, other: Any) -> Tensor:
-        return _compare("__gt__", self, other)
-
-    def __ge__(self, other: Any) -> Tensor:
-        return _compare("__ge__", self, other)
-
+    __eq__ = _comparison("__eq__")  # type: ignore[assignment]
+    __ne__ = _comparison("__ne__")  # type: ignore[assignment]
+    __lt__, __le__ = _comparison("__lt__"), _comparison("__le__")
+    __gt__, __ge__ = _comparison("__gt__"), _comparison("__ge__")
     __hash__ = object.__hash__
 
     # --------------------------------------------------------------- functions of each value
@@ -259,7 +145,10 @@ class Tensor:
         """Values below ``min`` become ``min``, above ``max`` become ``max``; one may be None."""
         if min is None and max is None:
             raise ValueError("clamp: give min, max or both")
-        return apply(elementwise.clamp, self, low=min, high=max)
+        low = None if min is None else number("clamp: min", min)
+        high = None if max is None else number("clamp: max", max)
+        x = as_float_tensor(self) if float in (type(low), type(high)) else self
+        return apply(elementwise.clamp, x, low=low, high=high)
 
     def sigmoid(self) -> Tensor:
         return apply(activations.sigmoid, as_float_tensor(self))
@@ -270,10 +159,12 @@ class Tensor:
     def relu(self) -> Tensor:
         return apply(activations.relu, self)
 
-    def softmax(self, axis: int) -> Tensor:
+    def softmax(self, axis: int = -1) -> Tensor:
+        axis = _one_filled_axis("softmax", self, axis)
         return apply(activations.softmax, as_float_tensor(self), axis=axis)
 
-    def log_softmax(self, axis: int) -> Tensor:
+    def log_softmax(self, axis: int = -1) -> Tensor:
+        axis = _one_filled_axis("log_softmax", self, axis)
         return apply(activations.log_softmax, as_float_tensor(self), axis=axis)
 
     # -------------------------------------------------------------------------- reductions
@@ -282,16 +173,13 @@ class Tensor:
         return apply(reduce.sum, self, axis=axes_of(self.shape, axis), keepdim=keepdim)
 
     def mean(self, axis: Axes = None, keepdim: bool = False) -> Tensor:
-        return apply(
-            reduce.mean,
-            as_float_tensor(self),
-            axis=filled_axes("mean", self.shape, axis),
-            keepdim=keepdim,
-        )
+        axes = filled_axes("mean", self.shape, axis)
+        return apply(reduce.mean, as_float_tensor(self), axis=axes, keepdim=keepdim)
 
     def var(self, axis: Axes = None, keepdim: bool = False, correction: int = 1) -> Tensor:
         """Variance; ``correction=1`` divides by n − 1 (torch's default), 0 by n."""
         axes = filled_axes("var", self.shape, axis)
+        correction = whole("var: correction", correction, 0)
         n = math.prod(self.shape[a] for a in axes)
         if n <= correction:
             raise ValueError(
@@ -311,14 +199,21 @@ class Tensor:
 
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first largest value, int64, without derivative."""
+        along = None if axis is None else _one_filled_axis("argmax", self, axis)
         filled_axes("argmax", self.shape, axis)
-        return Tensor(self.data.argmax(axis, keepdims=keepdim))  # type: ignore[arg-type]
+        with on_device(self.data):
+            return Tensor(self.data.argmax(along, keepdims=keepdim))  # type: ignore[arg-type]
 
     # ------------------------------------------------------------------------------- shape
 
+    @property
+    def T(self) -> Tensor:
+        """All axes reversed."""
+        return self.permute(*reversed(range(self.ndim)))
+
     def reshape(self, *sizes: Any) -> Tensor:
         """The same numbers under another shape; one size may be −1."""
-        return apply(shape.reshape, self, shape=reshaped(self.shape, flat(sizes)))
+        return apply(shape.reshape, self, shape=reshaped(self.shape, flat("reshape", sizes)))
 
     view = reshape  # torch's name; here it copies where the memory order asks for it
 
@@ -327,12 +222,14 @@ class Tensor:
         if self.ndim == 0:
             return self.reshape(1)
         first, last = (axes_of(self.shape, i)[0] for i in (start, end))
+        if first > last:
+            raise ValueError(f"flatten: start={start} comes after end={end} in {self.shape}")
         middle = math.prod(self.shape[first : last + 1])
         return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
 
     def permute(self, *axes: Any) -> Tensor:
         """Axes in the order given."""
-        order = tuple(axes_of(self.shape, a)[0] for a in flat(axes))
+        order = tuple(axes_of(self.shape, a)[0] for a in flat("permute", axes))
         if sorted(order) != list(range(self.ndim)):
             raise ValueError(f"permute: {axes} is not an order of the {self.ndim} axes")
         return apply(shape.transpose, self, axes=order)
@@ -344,7 +241,7 @@ class Tensor:
         order[i], order[j] = j, i
         return self.permute(*order)
 
-    def squeeze(self, axis: int | None = None) -> Tensor:
+    def squeeze(self, axis: Axes = None) -> Tensor:
         """Without the axes of length one, or without this one where its length is one."""
         gone = axes_of(self.shape, axis)
         return self.reshape(*(n for i, n in enumerate(self.shape) if n != 1 or i not in gone))
@@ -358,36 +255,30 @@ class Tensor:
 
     def expand(self, *sizes: Any) -> Tensor:
         """Axes of length one repeated to ``sizes``; −1 leaves an axis as it is. Read-only."""
-        return apply(shape.expand, self, shape=expanded(self.shape, flat(sizes)))
+        return apply(shape.expand, self, shape=expanded(self.shape, flat("expand", sizes)))
 
-    def pad(self, widths: Sequence[tuple[int, int]], value: float = 0.0) -> Tensor:
+    def pad(self, widths: Sequence[tuple[int, int]], value: float = 0) -> Tensor:
         """``value`` around the tensor; ``widths`` gives (before, after) for every axis."""
-        pairs = tuple((int(a), int(b)) for a, b in widths)
-        if len(pairs) != self.ndim or any(w < 0 for pair in pairs for w in pair):
+        try:
+            pairs = tuple((whole("", a, 0), whole("", b, 0)) for a, b in widths)
+        except (TypeError, ValueError):
+            pairs = ()
+        if len(pairs) != self.ndim:
             raise ValueError(
                 f"pad: widths need (before, after) ≥ 0 for each of {self.ndim} axes, got {widths}"
             )
-        return apply(shape.pad, self, widths=pairs, value=value)
-
-    # ---------------------------------------------------------------------------- indexing
+        value = number("pad: value", value)
+        x = as_float_tensor(self) if isinstance(value, float) else self
+        return apply(shape.pad, x, widths=pairs, value=value)
 
     def __getitem__(self, index: Any) -> Tensor:
-        return apply(shape.getitem, self, index=_raw_index(index))
-
-    def __setitem__(self, index: Any, value: Any) -> None:
-        """Assign in place, where no recorded operation depends on the old values."""
-        recorded = any(use() is not None for use in self._uses)
-        if self._node is not None or recorded or (self.requires_grad and is_grad_enabled()):
-            raise RuntimeError(
-                f"in-place assignment into a tensor of shape {self.shape} that takes part in a "
-                "graph would make its derivatives wrong. Build a new tensor with tc.where or "
-                "tc.cat, assign into .clone() of its .detach(), or, for a parameter, assign "
-                "inside tc.no_grad()"
-            )
-        self.data[_raw_index(index)] = value.data if isinstance(value, Tensor) else value
+        return apply(shape.getitem, self, index=raw_index(index, self.data))
 
 
 # ------------------------------------------------------------------------------ running operations
+
+VIEWS = (shape.reshape, shape.transpose, shape.expand, shape.getitem)
+"""Operations whose output may be a view of their input's memory."""
 
 
 def apply(op: Callable[..., Any], *inputs: Any, **params: Any) -> Tensor:
@@ -397,75 +288,25 @@ def apply(op: Callable[..., Any], *inputs: Any, **params: Any) -> Tensor:
         DeviceError: the inputs live on two devices.
         TypeError: two floating dtypes meet.
     """
-    name = op.__name__.lstrip("_")
+    name = op.__name__
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if len(tensors) > 1:
         check_same_device(name, *(t.data for t in tensors))
         _check_same_dtype(name, tensors)
-    with np.errstate(all="ignore"):  # detect_anomaly is how an infinity is reported
+    # An infinity is reported by detect_anomaly, not by NumPy's warnings.
+    with np.errstate(all="ignore"), on_device(tensors[0].data):
         out, vjps = op(*(x.data if isinstance(x, Tensor) else x for x in inputs), **params)
     result = Tensor(out)
     check_anomaly(name, "forward", result.data, (t.data for t in tensors))
     if is_grad_enabled() and any(t.requires_grad for t in tensors):
-        node = Node(name, tuple(map(_edge, inputs)), vjps, result.data)
+        node = Node(name, tuple(map(edge_of, inputs)), vjps, result.data)
         result._node, result.requires_grad = node, True
         for t in tensors:
-            if not t.requires_grad:  # its values are part of the graph: see __setitem__
-                t._uses = [u for u in t._uses if u() is not None] + [weakref.ref(node)]
+            if not t.requires_grad:
+                t.users().add(node)
+    elif op in VIEWS and array_module(out).may_share_memory(out, tensors[0].data):
+        result._users = tensors[0].users()
     return result
-
-
-def grad(output: Tensor, inputs: Sequence[Tensor], gradient: Array | None = None) -> list[Array]:
-    """d(output)/d(input) for each of ``inputs``, as new arrays. No ``.grad`` is read or written.
-
-    Args:
-        output: usually the loss, a single number.
-        inputs: tensors that require gradients; parameters or intermediate results.
-        gradient: d(loss)/d(output) where ``output`` is not a single number.
-
-    Returns:
-        One array per input, of its shape and dtype; zeros where ``output`` does not depend on it.
-    """
-    edges = [_edge(t) for t in inputs]
-    for t, edge in zip(inputs, edges, strict=True):
-        if edge is None:
-            raise ValueError(f"grad: the input of shape {t.shape} does not require gradients")
-    found = backpropagate(_edge(output), _seed(output, gradient), {id(e) for e in edges})
-    zeros = lambda t: array_module(t.data).zeros_like(t.data)  # noqa: E731
-    return [
-        _own(found[id(e)][1]) if id(e) in found else zeros(t)
-        for t, e in zip(inputs, edges, strict=True)
-    ]
-
-
-def _edge(x: Any) -> Any:
-    """What a node keeps of an input: the node that made it, the leaf itself, or None."""
-    if not isinstance(x, Tensor) or not x.requires_grad:
-        return None
-    return x if x._node is None else x._node
-
-
-def _seed(t: Tensor, gradient: Array | None) -> Array:
-    """The gradient that the walk back begins with."""
-    if not t.requires_grad:
-        raise RuntimeError(
-            "backward: this tensor was not made from anything that requires gradients "
-            "(or was made under no_grad)"
-        )
-    xp = array_module(t.data)
-    if gradient is None:
-        if t.size != 1:
-            raise ValueError(f"backward: a tensor of shape {t.shape} needs an explicit gradient")
-        return xp.ones_like(t.data)
-    g = gradient.data if isinstance(gradient, Tensor) else xp.asarray(gradient, dtype=t.dtype)
-    if g.shape != t.shape:
-        raise ValueError(f"backward: gradient has shape {g.shape}, the tensor {t.shape}")
-    return g
-
-
-def _own(g: Array) -> Array:
-    """``g`` in memory of its own: vjps may hand the same array, or a view, to several inputs."""
-    return array_module(g).array(g)
 
 
 def _check_same_dtype(name: str, tensors: list[Tensor]) -> None:
@@ -477,51 +318,11 @@ def _check_same_dtype(name: str, tensors: list[Tensor]) -> None:
         )
 
 
-# -------------------------------------------------------------------------------- reading arguments
-
-
-def as_array(data: Any) -> Array:
-    """``data`` as an array: Python floats as float32, integers as int64, arrays as they are."""
-    if isinstance(data, Tensor):
-        return data.data
-    if is_array(data):
-        array = data
-    elif isinstance(data, np.generic):
-        array = np.asarray(data)
-    else:
-        array = np.asarray(data)
-        if array.dtype == float64:
-            array = array.astype(float32)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"a tensor holds numbers or booleans, got dtype {array.dtype}")
-    return array
-
-
-def operand(x: Any) -> Any:
-    """A tensor for an array, a Python number for a scalar (which then never promotes)."""
-    if isinstance(x, Tensor | bool | int | float):
-        return x
-    if isinstance(x, np.generic) or (isinstance(x, np.ndarray) and x.ndim == 0):
-        return x.item()
-    if is_array(x):
-        return Tensor(x)
-    raise TypeError(f"expected a tensor, an array or a number, got {type(x).__name__}")
-
-
-def operands(a: Any, b: Any) -> tuple[Any, Any]:
-    """Both operands; where one is floating, an integer tensor takes its dtype, as in torch."""
-    a, b = operand(a), operand(b)
-    for x, y in ((a, b), (b, a)):
-        floating = y.dtype if isinstance(y, Tensor) else float32 if isinstance(y, float) else None
-        if floating is not None and floating.kind == "f" and isinstance(x, Tensor):
-            converted = x if x.dtype.kind == "f" else Tensor(x.data.astype(floating))
-            a, b = (converted, b) if x is a else (a, converted)
-    return a, b
-
-
 def binary(op: Callable[..., Any], a: Any, b: Any) -> Tensor:
     """Run an elementwise operation of two operands; one may be a number."""
     a, b = operands(a, b)
+    if op is elementwise.divide:  # the quotient of two integers is no integer
+        a, b = (as_float_tensor(x) if isinstance(x, Tensor) else x for x in (a, b))
     if isinstance(a, Tensor) and isinstance(b, Tensor):
         check_broadcast(op.__name__, a.shape, b.shape)
     return apply(op, a, b)
@@ -532,7 +333,33 @@ def _compare(method: str, a: Tensor, b: Any) -> Tensor:
     if isinstance(b, Tensor):
         check_broadcast(method.strip("_"), a.shape, b.shape)
         check_same_device(method.strip("_"), a.data, b.data)
-    return Tensor(getattr(a.data, method)(b.data if isinstance(b, Tensor) else b))
+    with on_device(a.data):
+        return Tensor(getattr(a.data, method)(b.data if isinstance(b, Tensor) else b))
+
+
+# -------------------------------------------------------------------------------- reading arguments
+
+
+def operand(x: Any) -> Any:
+    """A tensor for an array, a Python number for a scalar (which then never promotes)."""
+    if isinstance(x, Tensor | bool | int | float) and not isinstance(x, np.generic):
+        return x
+    if isinstance(x, np.generic) or (isinstance(x, np.ndarray) and x.ndim == 0):
+        return x.item()
+    if is_array(x):
+        return Tensor(x)
+    raise TypeError(f"expected a tensor, an array or a number, got {type(x).__name__}")
+
+
+def operands(*values: Any) -> list[Any]:
+    """All operands; where one is floating, integer tensors take its dtype, as in torch."""
+    read = [operand(x) for x in values]
+    floating = [x.dtype for x in read if isinstance(x, Tensor) and x.dtype.kind == "f"]
+    if not floating and any(isinstance(x, float) for x in read):
+        floating = [float32]
+    if not floating:
+        return read
+    return [_converted(x, floating[0]) if isinstance(x, Tensor) else x for x in read]
 
 
 def as_tensor(x: Any) -> Tensor:
@@ -542,17 +369,21 @@ def as_tensor(x: Any) -> Tensor:
 
 def as_float_tensor(x: Any) -> Tensor:
     """``x`` as a tensor of floats; integers and booleans become float32."""
-    t = as_tensor(x)
-    return t if t.dtype.kind == "f" else Tensor(t.data.astype(float32))
+    return _converted(as_tensor(x), float32)
 
 
-def _raw_index(index: Any) -> Any:
-    """``index`` with tensors as arrays (an integer list becomes one too)."""
-    if isinstance(index, tuple):
-        return tuple(_raw_index(i) for i in index)
-    if isinstance(index, list):
-        return np.asarray(index)
-    return index.data if isinstance(index, Tensor) else index
+def _converted(x: Tensor, dtype: np.dtype) -> Tensor:
+    if x.dtype.kind == "f":
+        return x
+    with on_device(x.data):
+        return Tensor(x.data.astype(dtype))
+
+
+def _one_filled_axis(name: str, x: Tensor, axis: int) -> int:
+    axes = filled_axes(name, x.shape, axis)
+    if len(axes) != 1:
+        raise ValueError(f"{name}: axis must be one axis, got {axis}")
+    return axes[0]
 
 
 # ---------------------------------------------------------------------------- functions of tensors
@@ -565,9 +396,10 @@ def tensor(
 
     Python floats become float32 unless ``dtype`` says otherwise; arrays keep their dtype.
     """
-    array = as_array(data)
-    xp = array_module(array)
-    return Tensor(to_device(xp.array(array, dtype=dtype), device), requires_grad)
+    array = as_array(data, dtype)
+    with on_device(array):
+        array = array_module(array).array(array, dtype=dtype)
+    return Tensor(to_device(array, device), requires_grad)
 
 
 def matmul(a: Any, b: Any) -> Tensor:
@@ -578,20 +410,5 @@ def matmul(a: Any, b: Any) -> Tensor:
         raise ValueError(f"matmul: both operands need at least one axis, got shapes {shapes}")
     if a.shape[-1] != b.shape[max(b.ndim - 2, 0)]:
         raise ValueError(f"matmul: inner sizes differ in shapes {shapes}")
+    check_broadcast("matmul", a.shape[:-2], b.shape[:-2])
     return apply(linear.matmul, a, b)
-
-
-# ------------------------------------------------------------ operations that only tensors need
-
-
-def _clone(x: Array) -> elementwise.Result:
-    return x.copy(), (lambda g: g,)
-
-
-def _astype(x: Array, dtype: np.dtype) -> elementwise.Result:
-    return x.astype(dtype), (lambda g: g.astype(x.dtype),)
-
-
-def _to_device(x: Array, device: str) -> elementwise.Result:
-    home = device_of(x)
-    return to_device(x, device), (lambda g: to_device(g, home),)
