@@ -128,7 +128,7 @@ class Module(Registered):
     def _named(self, table: str) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         for prefix, module in self.named_modules():
-            for name, value in module.__dict__[table].items():
+            for name, value in getattr(module, table).items():
                 if value is not None and id(value) not in seen:
                     seen.add(id(value))
                     yield (f"{prefix}.{name}" if prefix else name), value
