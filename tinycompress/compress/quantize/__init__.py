@@ -1,1 +1,32 @@
-"""To come."""
+"""Quantization: weights as whole numbers of few bits.
+
+Read in this order: ``article.py`` (the article's formula), ``ranges.py``, ``blocks.py`` and
+``affine.py`` (the mathematics that replaces it), ``binary.py`` (one bit), ``fake.py`` (rounding
+with a derivative), ``config.py``, ``weights.py``, ``layers.py``, ``registry.py``, ``model.py``
+(``tc.quantize``), ``report.py`` (what each layer lost).
+"""
+
+from tinycompress.compress.quantize.affine import (
+    choose_qparams as choose_qparams,
+    min_max as min_max,
+)
+from tinycompress.compress.quantize.article import (
+    ArticleCodes as ArticleCodes,
+    article_dequantize as article_dequantize,
+    article_quantize as article_quantize,
+    article_zero as article_zero,
+    zero_preserving as zero_preserving,
+)
+from tinycompress.compress.quantize.config import QuantConfig as QuantConfig
+from tinycompress.compress.quantize.fake import fake_quantize as fake_quantize
+from tinycompress.compress.quantize.layers import (
+    QuantizedConv2d as QuantizedConv2d,
+    QuantizedLayer as QuantizedLayer,
+    QuantizedLinear as QuantizedLinear,
+)
+from tinycompress.compress.quantize.model import dequantize as dequantize, quantize as quantize
+from tinycompress.compress.quantize.ranges import IntegerRange as IntegerRange
+from tinycompress.compress.quantize.report import (
+    LayerReport as LayerReport,
+    quantization_report as quantization_report,
+)

@@ -1,0 +1,168 @@
+"""Layers that hold codes instead of weights, and compute in floats (weight-only quantization).
+
+Their state is what a file stores: whole numbers, one scale and zero point per block, and the bias
+as it was. The forward pass turns the codes into floats and runs the usual operation, so the model
+is small where it is kept, not faster where it runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+from tinycompress import functional as F, nn
+from tinycompress.compress.quantize.blocks import spread
+from tinycompress.compress.quantize.config import QuantConfig
+from tinycompress.compress.quantize.weights import (
+    QuantizedWeight,
+    blank_weight,
+    dequantize_weight,
+    quantize_weight,
+)
+from tinycompress.nn.skeleton import new_array, skeletons
+from tinycompress.shapes import pair
+from tinycompress.tensor import Tensor
+
+
+class QuantizedLayer(nn.Module):
+    """What quantized layers have in common.
+
+    Args:
+        weight_shape: (O, ...).
+        bias: whether there is a number to add per output channel.
+        quantization: a :class:`QuantConfig`, or what its ``to_dict`` gave.
+
+    Attributes:
+        weight_codes: whole numbers of ``weight_shape``, in the smallest dtype that fits.
+        weight_scale, weight_zero_point: one per block, see ``blocks.py``.
+        bias: (O) parameter, or None.
+    """
+
+    float_type: ClassVar[type[nn.Module]]
+    geometry: ClassVar[tuple[str, ...]]
+    """Names of the constructor arguments that the float layer has too, without ``bias``."""
+
+    def __init__(
+        self,
+        weight_shape: tuple[int, ...],
+        bias: bool,
+        quantization: QuantConfig | Mapping[str, Any],
+    ) -> None:
+        super().__init__()
+        if not isinstance(quantization, QuantConfig):
+            quantization = QuantConfig.from_dict(quantization)
+        self.quantization: QuantConfig = quantization
+        codes, scale, zero_point = blank_weight(weight_shape, self.quantization)
+        self.register_buffer("weight_codes", codes)
+        self.register_buffer("weight_scale", scale)
+        self.register_buffer("weight_zero_point", zero_point)
+        self.bias = nn.Parameter(new_array(weight_shape[:1], 0)) if bias else None
+
+    @classmethod
+    def from_float(cls, layer: nn.Module, config: QuantConfig, name: str = "layer") -> Self:
+        """A quantized layer with the weights of ``layer``, which stays as it is.
+
+        Raises:
+            ValueError: the weights cannot be quantized so; ``name`` is named.
+        """
+        weight = quantize_weight(layer.weight.data, config, name)
+        with skeletons():
+            new = cls(**layer.config(), quantization=config)
+        new.weight_codes, new.weight_scale, new.weight_zero_point = weight
+        new.bias = copy.deepcopy(layer.bias)
+        return new.train(layer.training)
+
+    def to_float(self) -> nn.Module:
+        """The float layer whose weights are what the codes stand for."""
+        arguments = {name: value for name, value in self.config().items() if name != "quantization"}
+        with skeletons():  # draws no initial weights, which would be thrown away
+            layer = self.float_type(**arguments)
+        layer.weight = nn.Parameter(self.weight.data)
+        layer.bias = copy.deepcopy(self.bias)
+        return layer.train(self.training)
+
+    @property
+    def weight(self) -> Tensor:
+        """The weights that the codes stand for: a new tensor at each reading."""
+        return Tensor(dequantize_weight(self._quantized_weight(), self.quantization))
+
+    def _quantized_weight(self) -> QuantizedWeight:
+        return QuantizedWeight(self.weight_codes, self.weight_scale, self.weight_zero_point)
+
+    def config(self) -> dict[str, Any]:
+        values = {name: getattr(self, name) for name in self.geometry}
+        arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+        quantization = self.quantization.to_dict()
+        return {**arguments, "bias": self.bias is not None, "quantization": quantization}
+
+    def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
+        return math.prod(output_shape[1:]) * math.prod(self.weight_codes.shape[1:])
+
+    def count_parameters(self) -> tuple[int, int]:
+        """(weights and biases, how many are not zero): a code equal to its zero point is a zero."""
+        total, nonzero = super().count_parameters()
+        codes, q = self.weight_codes, self.quantization
+        zero_point = spread(self.weight_zero_point, codes.shape, q.axis, q.group_size)
+        return total + codes.size, nonzero + int((codes != zero_point).sum())
+
+    def __repr__(self) -> str:
+        arguments = {**self.config(), **self.quantization.to_dict()}
+        del arguments["quantization"]
+        return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
+
+
+class QuantizedLinear(QuantizedLayer):
+    """``nn.Linear`` with codes for weights: x (..., in) → (..., out)."""
+
+    float_type = nn.Linear
+    geometry = ("in_features", "out_features")
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        quantization: QuantConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__((out_features, in_features), bias, quantization or QuantConfig())
+        self.in_features, self.out_features = in_features, out_features
+
+    def forward(self, x: Any) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class QuantizedConv2d(QuantizedLayer):
+    """``nn.Conv2d`` with codes for weights: x (N, C, H, W) → (N, O, oh, ow)."""
+
+    float_type = nn.Conv2d
+    geometry = (
+        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        quantization: QuantConfig | Mapping[str, Any] | None = None,
+    ) -> None:
+        size = pair("kernel_size", kernel_size, 1)
+        shape = (out_channels, in_channels // groups, *size)
+        super().__init__(shape, bias, quantization or QuantConfig())
+        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
+        self.kernel_size = size
+        self.stride = pair("stride", stride, 1)
+        self.padding = pair("padding", padding, 0)
+        self.dilation = pair("dilation", dilation, 1)
+
+    def forward(self, x: Any) -> Tensor:
+        return F.conv2d(
+            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        )

@@ -1,0 +1,86 @@
+"""``tc.quantize`` and ``tc.dequantize``: a whole model, weights to codes and back."""
+
+from __future__ import annotations
+
+from tinycompress import nn
+from tinycompress.compress.quantize.config import QuantConfig
+from tinycompress.compress.quantize.layers import QuantizedLayer
+from tinycompress.compress.quantize.registry import REPLACEMENTS, replacement_for
+
+
+def quantize(model: nn.Module, config: QuantConfig | None = None) -> nn.Module:
+    """A copy of ``model`` whose linear and convolution layers hold codes instead of weights.
+
+    Other layers, and biases, stay as they are. Weights that are 0, such as pruned ones, stay
+    exactly 0. The result computes in floats with the weights that the codes stand for.
+
+    Args:
+        model: a trained model; it is not changed.
+        config: how (default: ``QuantConfig()``: 8 bits, symmetric, per channel).
+
+    Raises:
+        ValueError: there is nothing to quantize, or some layers cannot be; all are named.
+    """
+    config = _checked(model, config)
+    new: dict[str, nn.Module] = {}
+    problems: list[str] = []
+    for name, layer in model.named_modules():
+        kind = replacement_for(layer)
+        if kind is None:
+            continue
+        label = f"{name or 'the model'} ({type(layer).__name__})"
+        try:
+            new[name] = kind.from_float(layer, config, label)
+        except (ValueError, TypeError) as error:
+            problems.append(str(error))
+    if problems:
+        raise ValueError("this model cannot be quantized:\n  " + "\n  ".join(problems))
+    if not new:
+        raise ValueError(_nothing_to_quantize(model))
+    return _with_replaced(model, new)
+
+
+def dequantize(model: nn.Module) -> nn.Module:
+    """A copy of a quantized model with float layers again, whose weights are what the codes meant.
+
+    It computes exactly what ``model`` computes. Masks of pruned weights are not brought back:
+    prune again before training further.
+
+    Raises:
+        ValueError: no layer is quantized.
+    """
+    new = {n: m.to_float() for n, m in model.named_modules() if isinstance(m, QuantizedLayer)}
+    if not new:
+        raise ValueError(f"{type(model).__name__} has no quantized layer")
+    return _with_replaced(model, new)
+
+
+def _checked(model: nn.Module, config: QuantConfig | None) -> QuantConfig:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"quantize takes a model, got {type(model).__name__}")
+    if config is not None and not isinstance(config, QuantConfig):
+        raise TypeError(f"config must be a QuantConfig, got {type(config).__name__}")
+    return config or QuantConfig()
+
+
+def _nothing_to_quantize(model: nn.Module) -> str:
+    if any(isinstance(m, QuantizedLayer) for m in model.modules()):
+        return (
+            f"every layer of this {type(model).__name__} that can be quantized already is; call "
+            "dequantize first to quantize it differently"
+        )
+    known = " or ".join(kind.__name__ for kind in REPLACEMENTS)
+    return f"there is nothing to quantize in this {type(model).__name__}: it has no {known} layer"
+
+
+def _with_replaced(model: nn.Module, new: dict[str, nn.Module]) -> nn.Module:
+    """A copy of ``model`` with ``new`` layers by name. A layer used twice is replaced twice."""
+    if "" in new:
+        return new[""]
+    model = model.copy()
+    by_id = {id(model.get_submodule(name)): layer for name, layer in new.items()}
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if id(child) in by_id:
+                setattr(parent, name, by_id[id(child)])
+    return model
