@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module, on_device, on_device
+from tinycompress.backend import Array, array_module, on_device
 
 Vjp = Callable[[Array], Array]
 
@@ -160,8 +160,8 @@ def _pull_back(node: Node, g: Array, pending: dict[int, Array]) -> None:
             continue
         with np.errstate(all="ignore"), on_device(g):
             d = unbroadcast(vjp(g), parent.shape)
-        if d.dtype != parent.dtype:
-            d = d.astype(parent.dtype)
-        check_anomaly(node.name, "backward", d, (g,))
         with on_device(d):  # it may have crossed to another GPU
+            if d.dtype != parent.dtype:
+                d = d.astype(parent.dtype)
+            check_anomaly(node.name, "backward", d, (g,))
             pending[id(parent)] = pending[id(parent)] + d if id(parent) in pending else d

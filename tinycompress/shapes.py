@@ -6,6 +6,8 @@ import math
 from numbers import Integral
 from typing import Any
 
+import numpy as np
+
 Shape = tuple[int, ...]
 Axes = int | tuple[int, ...] | None
 
@@ -15,11 +17,16 @@ def axes_of(shape: Shape, axis: Axes) -> tuple[int, ...]:
     ndim = len(shape)
     if axis is None:
         return tuple(range(ndim))
-    given = (axis,) if isinstance(axis, int) else tuple(axis)
+    given = tuple(axis) if isinstance(axis, tuple | list) else (axis,)
     for a in given:
+        if not isinstance(a, Integral):
+            raise TypeError(f"axis must be a whole number or a tuple of them, got {axis!r}")
         if not -ndim <= a < ndim:
             raise IndexError(f"axis {a} is out of range for a tensor of shape {shape}")
-    return tuple(sorted({a % ndim for a in given}))
+    axes = tuple(sorted(int(a) % ndim for a in given))
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis {axis} names an axis of shape {shape} twice")
+    return axes
 
 
 def filled_axes(name: str, shape: Shape, axis: Axes) -> tuple[int, ...]:
@@ -30,9 +37,11 @@ def filled_axes(name: str, shape: Shape, axis: Axes) -> tuple[int, ...]:
     return axes
 
 
-def flat(sizes: tuple[Any, ...]) -> Shape:
+def flat(name: str, sizes: tuple[Any, ...]) -> Shape:
     """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
     inner = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
+    if not all(isinstance(s, Integral) for s in inner):
+        raise TypeError(f"{name}: expected whole numbers, got {inner}")
     return tuple(int(s) for s in inner)
 
 
@@ -52,7 +61,7 @@ def expanded(old: Shape, want: Shape) -> Shape:
     aligned = (1,) * (len(want) - len(old)) + old
     if len(want) >= len(old):
         new = tuple(o if s == -1 else s for o, s in zip(aligned, want, strict=True))
-        if all(o in (1, n) for o, n in zip(aligned, new, strict=True)):
+        if all(o in (1, n) and n >= 0 for o, n in zip(aligned, new, strict=True)):
             return new
     raise ValueError(f"expand: shape {old} does not stretch to {want}")
 
@@ -69,6 +78,15 @@ def whole(name: str, value: Any, least: int) -> int:
     if not _is_whole(value, least):
         raise ValueError(f"{name} must be a whole number ≥ {least}, got {value!r}")
     return int(value)
+
+
+def number(name: str, value: Any) -> int | float:
+    """``value`` as a Python number: NumPy's scalars would make a float32 array float64."""
+    if isinstance(value, Integral):
+        return int(value)
+    if isinstance(value, float | np.floating):
+        return float(value)
+    raise TypeError(f"{name} must be a number, got {type(value).__name__}")
 
 
 def pair(name: str, value: Any, least: int) -> tuple[int, int]:

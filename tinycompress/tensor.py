@@ -60,7 +60,11 @@ def _comparison(name: str) -> Method:
 
 
 class Tensor(Recorded):
-    __doc__ = Recorded.__doc__
+    """An array that remembers how it was made: ``Tensor(data, requires_grad=False)``.
+
+    Its arguments and attributes are those of :class:`~tinycompress.recorded.Recorded`.
+    """
+
     __slots__ = ()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:

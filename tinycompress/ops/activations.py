@@ -30,8 +30,8 @@ def leaky_relu(x: Array, slope: float) -> Result:
 
 
 def sigmoid(x: Array) -> Result:
-    """``1 / (1 + e⁻ˣ)``, ``y' = y(1 − y)``. Through tanh, which does not overflow."""
-    y = array_module(x).tanh(x * 0.5) * 0.5 + 0.5
+    """``1 / (1 + e⁻ˣ)``, ``y' = y(1 − y)``. Where ``e⁻ˣ`` overflows, 1/∞ is the right answer, 0."""
+    y = 1 / (1 + array_module(x).exp(-x))
     return y, (lambda g: g * y * (1 - y),)
 
 

@@ -8,9 +8,10 @@ derivative 0 at 0, ``clamp`` lets the gradient through at both ends, and equal o
 
 from __future__ import annotations
 
-import math
 from types import ModuleType
 from typing import Any
+
+import numpy as np
 
 from tinycompress.backend import Array, array_module, is_array
 
@@ -46,7 +47,7 @@ def divide(a: Array, b: Array) -> Result:
 
 
 def power(a: Array, b: Array) -> Result:
-    """``d(aᵇ) = b aᵇ⁻¹ da + aᵇ ln a db``; ``x⁰`` is constant, even at 0, and so is ``0ᵇ``."""
+    """``d(aᵇ) = b aᵇ⁻¹ da + aᵇ ln a db``; ``x⁰`` is constant, even at 0; so is ``0ᵇ``, b ≥ 0."""
     xp = library_of(a, b)
     y = a**b
 
@@ -56,9 +57,8 @@ def power(a: Array, b: Array) -> Result:
         return g * (b * a ** (b - 1)) if b != 0 else xp.zeros_like(g)
 
     def d_b(g: Array) -> Array:
-        if not is_array(a):
-            return g * y * (math.log(a) if a > 0 else (0.0 if a == 0 else math.nan))
-        return g * xp.where(a == 0, 0, y * xp.log(xp.where(a == 0, 1, a)))
+        log_a = xp.log(a) if is_array(a) else float(np.log(a))
+        return g * xp.where((a == 0) & (b >= 0), 0, y * log_a)
 
     return y, (d_a, d_b)
 
@@ -99,9 +99,10 @@ def clamp(x: Array, low: float | None, high: float | None) -> Result:
     xp = array_module(x)
 
     def d_x(g: Array) -> Array:
-        if low is not None:
-            g = g * (x >= low)
-        return g if high is None else g * (x <= high)
+        inside = x == x if low is None else x >= low
+        if high is not None:
+            inside &= x <= high
+        return xp.where(inside, g, 0)  # not g · inside: ∞ · 0 is no number
 
     return xp.clip(x, low, high), (d_x,)
 
@@ -112,7 +113,11 @@ def clamp(x: Array, low: float | None, high: float | None) -> Result:
 def where(condition: Array, a: Array, b: Array) -> Result:
     """``a`` where ``condition`` holds, else ``b``. The condition has no derivative."""
     xp = array_module(condition)
-    return xp.where(condition, a, b), (None, lambda g: g * condition, lambda g: g * ~condition)
+
+    def d_a(g: Array) -> Array:
+        return xp.where(condition, g, 0)  # not g · condition: ∞ · 0 is no number
+
+    return xp.where(condition, a, b), (None, d_a, lambda g: xp.where(condition, 0, g))
 
 
 def maximum(a: Array, b: Array) -> Result:

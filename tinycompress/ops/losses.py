@@ -14,7 +14,7 @@ from tinycompress.ops.elementwise import Result
 def one_hot(labels: Array, classes: int, dtype: Any = "float32") -> Array:
     """labels (N) → (N, classes), 1 at the label. A comparison, so nothing is scattered."""
     xp = array_module(labels)
-    return (labels[:, None] == xp.arange(classes, dtype=labels.dtype)).astype(dtype)
+    return (labels[:, None] == xp.arange(classes)).astype(dtype)
 
 
 def cross_entropy(x: Array, labels: Array, smoothing: float) -> Result:
@@ -34,7 +34,8 @@ def cross_entropy(x: Array, labels: Array, smoothing: float) -> Result:
         target *= 1 - smoothing
         target += smoothing / K
     valid = (labels >= 0) & (labels < K)
-    loss = xp.log(total[:, 0]) * target.sum(axis=1) - (z * target).sum(axis=1)
+    picked = xp.where(target > 0, z * target, 0).sum(axis=1)  # a logit of −∞ elsewhere counts 0
+    loss = xp.log(total[:, 0]) * target.sum(axis=1) - picked
     loss = xp.where(valid, loss, xp.nan).astype(x.dtype)
     return loss, (lambda g: g[:, None] * (e / total - target),)
 

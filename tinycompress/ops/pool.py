@@ -147,7 +147,7 @@ def adaptive_avg_pool2d(x: Array, output: Pair) -> Result:
 
     def both(a: Array, left: Array, right: Array) -> Array:  # (h, N, w, C) -> (h', N, w', C)
         h, _, w, _ = a.shape
-        tall = (left @ a.reshape(h, N * w * C)).reshape(-1, N, w, C)
+        tall = (left @ a.reshape(h, N * w * C)).reshape(len(left), N, w, C)
         return right @ tall  # broadcast over h' and N
 
     y = both(to_hnwc(x), rows, cols)

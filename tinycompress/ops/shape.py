@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module
+from tinycompress.backend import Array, array_module, is_array
 from tinycompress.ops.elementwise import Result
 
 
@@ -35,7 +35,7 @@ def getitem(x: Array, index: Any) -> Result:
     def d_x(g: Array) -> Array:
         xp = array_module(x)
         dx = xp.zeros(x.shape, g.dtype)
-        if _is_basic(index):
+        if _names_once(index):
             dx[index] = g
         else:
             xp.add.at(dx, index, g)
@@ -44,10 +44,10 @@ def getitem(x: Array, index: Any) -> Result:
     return x[index], (d_x,)
 
 
-def _is_basic(index: Any) -> bool:
-    """Slices, numbers, None and Ellipsis: each place is named at most once."""
+def _names_once(index: Any) -> bool:
+    """Whether no place can be named twice: so it is without integer arrays."""
     parts = index if isinstance(index, tuple) else (index,)
-    return all(i is None or i is Ellipsis or isinstance(i, int | np.integer | slice) for i in parts)
+    return not any(is_array(i) and i.dtype.kind != "b" for i in parts)
 
 
 def cat(*arrays: Array, axis: int) -> Result:
