@@ -5,28 +5,29 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress.ops import activations
-from tinycompress.shapes import filled_axes
-from tinycompress.tensor import Tensor, apply, as_float_tensor
+from tinycompress.shapes import number
+from tinycompress.tensor import Tensor, apply, as_float_tensor, as_tensor
 
 
 def relu(x: Any) -> Tensor:
     """``max(x, 0)``."""
-    return apply(activations.relu, as_float_tensor(x))
+    return as_tensor(x).relu()
 
 
 def leaky_relu(x: Any, negative_slope: float = 0.01) -> Tensor:
     """``x`` above 0, ``negative_slope · x`` below."""
-    return apply(activations.leaky_relu, as_float_tensor(x), slope=float(negative_slope))
+    slope = float(number("leaky_relu: negative_slope", negative_slope))
+    return apply(activations.leaky_relu, as_float_tensor(x), slope=slope)
 
 
 def sigmoid(x: Any) -> Tensor:
     """``1 / (1 + e⁻ˣ)``."""
-    return apply(activations.sigmoid, as_float_tensor(x))
+    return as_tensor(x).sigmoid()
 
 
 def tanh(x: Any) -> Tensor:
     """The hyperbolic tangent."""
-    return apply(activations.tanh, as_float_tensor(x))
+    return as_tensor(x).tanh()
 
 
 def gelu(x: Any) -> Tensor:
@@ -41,13 +42,9 @@ def silu(x: Any) -> Tensor:
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
     """``eˣ / Σeˣ`` along ``axis``."""
-    x = as_float_tensor(x)
-    filled_axes("softmax", x.shape, axis)
-    return apply(activations.softmax, x, axis=axis)
+    return as_tensor(x).softmax(axis)
 
 
 def log_softmax(x: Any, axis: int = -1) -> Tensor:
     """The logarithm of :func:`softmax`, without its underflow."""
-    x = as_float_tensor(x)
-    filled_axes("log_softmax", x.shape, axis)
-    return apply(activations.log_softmax, x, axis=axis)
+    return as_tensor(x).log_softmax(axis)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Any
 
 from tinycompress.backend import array_module
@@ -26,9 +27,9 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
     if not isinstance(condition, Tensor) or condition.dtype.kind != "b":
         raise TypeError("where: condition must be a boolean tensor or array")
     a, b = operands(a, b)
-    for x in (a, b):
-        if isinstance(x, Tensor):
-            check_broadcast("where", condition.shape, x.shape)
+    shapes = [condition.shape, *(x.shape for x in (a, b) if isinstance(x, Tensor))]
+    for s, t in combinations(shapes, 2):
+        check_broadcast("where", s, t)
     if not isinstance(a, Tensor) and not isinstance(b, Tensor):
         kind = float32 if isinstance(a, float) or isinstance(b, float) else int64
         a = Tensor(array_module(condition.data).asarray(a, dtype=kind))
@@ -37,17 +38,22 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
 
 def maximum(a: Any, b: Any) -> Tensor:
     """The larger value of each pair; equal values share the gradient half and half."""
-    return binary(elementwise.maximum, as_tensor(a), b)
+    return _extreme(elementwise.maximum, a, b)
 
 
 def minimum(a: Any, b: Any) -> Tensor:
     """The smaller value of each pair; equal values share the gradient half and half."""
-    return binary(elementwise.minimum, as_tensor(a), b)
+    return _extreme(elementwise.minimum, a, b)
+
+
+def _extreme(op: Any, a: Any, b: Any) -> Tensor:
+    a, b = operand(a), operand(b)
+    return binary(op, a if isinstance(b, Tensor) else as_tensor(a), b)
 
 
 def cat(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors one behind the other along ``axis``; their other sizes must agree."""
-    parts = [as_tensor(t) for t in tensors]
+    parts = operands(*map(as_tensor, tensors))
     if not parts:
         raise ValueError("cat: needs at least one tensor")
     along = axes_of(parts[0].shape, axis)[0]
@@ -58,7 +64,7 @@ def cat(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 
 def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     """Tensors of one shape beside each other along a new axis."""
-    parts = [as_tensor(t) for t in tensors]
+    parts: list[Tensor] = operands(*map(as_tensor, tensors))
     if len({t.shape for t in parts}) != 1:
         raise ValueError(f"stack: needs tensors of one shape, got {[t.shape for t in parts]}")
     return cat([t.unsqueeze(axis) for t in parts], axis)

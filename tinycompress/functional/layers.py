@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress import random
-from tinycompress.backend import Array
+from tinycompress.backend import Array, on_device
 from tinycompress.ops import conv, dropout as dropout_op, linear as linear_op, losses, norm
 from tinycompress.shapes import pair
 from tinycompress.tensor import Tensor, apply, as_float_tensor, as_tensor
@@ -152,7 +152,8 @@ def batch_norm_training(
             "use a larger batch, or .eval()"
         )
     w, b = _per_channel(x, weight, bias)
-    mean, var = norm.batch_statistics(x.data)
+    with on_device(x.data):
+        mean, var = norm.batch_statistics(x.data)
     y = apply(norm.batch_norm, x, w, b, mean=mean, var=var, eps=eps, from_batch=True)
     return y, (mean, var, count)
 

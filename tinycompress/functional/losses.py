@@ -6,7 +6,14 @@ from typing import Any
 
 from tinycompress.backend import Array, check_same_device
 from tinycompress.ops import losses
-from tinycompress.tensor import Tensor, apply, as_float_tensor, as_tensor
+from tinycompress.tensor import (
+    Tensor,
+    apply,
+    as_float_tensor,
+    as_tensor,
+    int64,
+    operands,
+)
 
 
 def cross_entropy(
@@ -91,7 +98,7 @@ def _count(name: str, sizes: tuple[int, ...]) -> int:
 
 
 def _same_shape(name: str, x: Any, target: Any) -> tuple[Tensor, Tensor]:
-    x, target = as_float_tensor(x), as_float_tensor(target)
+    x, target = map(as_float_tensor, operands(as_tensor(x), as_tensor(target)))
     if x.shape != target.shape:
         raise ValueError(f"{name}: input {x.shape} and target {target.shape} must have one shape")
     return x, target
@@ -114,4 +121,4 @@ def _labels(name: str, logits: Tensor, labels: Any) -> Array:
                 f"{name}: labels must be in 0 … {logits.shape[1] - 1} for {logits.shape[1]} "
                 f"classes, found {low if low < 0 else high}"
             )
-    return labels
+    return labels.astype(int64, copy=False)
