@@ -1,0 +1,169 @@
+"""Reading a model's tensors, which ``tensors.py`` describes. Nothing in them is trusted."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinycompress import nn
+from tinycompress.format.codecs import decode
+from tinycompress.format.cursor import Cursor
+from tinycompress.format.packing import packed_size
+from tinycompress.format.tensors import (
+    DTYPE,
+    DTYPES,
+    EXPANSION,
+    FREE_MEMORY,
+    MASK,
+    SAME,
+    SHAPE,
+    Slot,
+    slots,
+)
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a file says about one tensor.
+
+    Attributes:
+        name: as in ``state_dict``.
+        shape, dtype: in memory.
+        how: how its values are written, in words.
+        offset: where its record starts in the file.
+        bytes: of the record, head and mask included.
+        nonzero: how many values are not zero.
+        masked: whether it has a pruning mask.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    how: str
+    offset: int
+    bytes: int
+    nonzero: int
+    masked: bool
+
+    @property
+    def size(self) -> int:
+        """How many values it has."""
+        return math.prod(self.shape)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits in the file for each value; 0 where there is none."""
+        return 8 * self.bytes / self.size if self.size else 0.0
+
+
+def read_tensors(cursor: Cursor, model: nn.Module) -> list[TensorInfo]:
+    """Fill ``model``, as ``build`` made it, from the records at ``cursor``.
+
+    Raises:
+        FormatError: they are damaged, or not for this model.
+    """
+    reader = _Reader(cursor)
+    infos = [reader.read(slot) for slot in slots(model)]
+    cursor.finish("the tensors")
+    return infos
+
+
+class _Reader:
+    def __init__(self, cursor: Cursor) -> None:
+        self.cursor = cursor
+        self.memory = FREE_MEMORY + EXPANSION * len(cursor.data)
+        self.filled: list[Slot] = []
+
+    def read(self, slot: Slot) -> TensorInfo:
+        start = self.cursor.position
+        head = self.cursor.byte(f"the tensor {slot.name}")
+        if head & 0x1F == SAME:
+            how = self._share(slot, head)
+        else:
+            how = self._fill(slot, head)
+        self.filled.append(slot)
+        array, used = slot.array(), self.cursor.position - start
+        nonzero, masked = int(np.count_nonzero(array)), bool(head & MASK)
+        return TensorInfo(
+            slot.name, array.shape, array.dtype.name, how, start, used, nonzero, masked
+        )
+
+    def _share(self, slot: Slot, head: int) -> str:
+        body = self._body(slot)
+        number = body.varint("the number of a tensor")
+        body.finish("a tensor")
+        if head != SAME or number >= len(self.filled):
+            raise body.error(f"{slot.name} cannot be the same as tensor {number}")
+        first = self.filled[number]
+        if first.table != slot.table:
+            raise body.error(f"{slot.name} and {first.name} cannot be the same")
+        slot.put(first.get())
+        return f"the same as {first.name}"
+
+    def _fill(self, slot: Slot, head: int) -> str:
+        dtype, shape = self._dtype(slot, head), self._shape(slot, head)
+        count = math.prod(shape)
+        self._claim(slot, count * dtype.itemsize)
+        values, how = decode(head & 0x1F, self._body(slot), dtype, count)
+        values = self._reshape(slot, values, shape)
+        if slot.table == "_parameters":
+            parameter = nn.Parameter(values)
+            if head & MASK:
+                self._claim(slot, count)
+                parameter.mask = self._mask(slot, values)
+            slot.put(parameter)
+        elif head & MASK:
+            raise self.cursor.error(f"{slot.name} is no parameter and cannot have a mask")
+        else:
+            slot.put(values)
+        return how
+
+    def _body(self, slot: Slot) -> Cursor:
+        length = self.cursor.varint(f"the length of {slot.name}")
+        return self.cursor.window(length, slot.name)
+
+    def _dtype(self, slot: Slot, head: int) -> np.dtype:
+        dtype = slot.array().dtype
+        if head & DTYPE:
+            number = self.cursor.byte(f"the dtype of {slot.name}")
+            if number >= len(DTYPES):
+                raise self.cursor.error(f"there is no dtype {number}")
+            dtype = np.dtype(DTYPES[number])
+        if slot.table == "_parameters" and dtype.kind != "f":
+            raise self.cursor.error(f"{slot.name} is a parameter and cannot have dtype {dtype}")
+        return dtype
+
+    def _shape(self, slot: Slot, head: int) -> tuple[int, ...]:
+        if not head & SHAPE:
+            return slot.array().shape
+        axes = self.cursor.varint(f"the number of axes of {slot.name}")
+        if axes > min(32, self.cursor.left()):
+            raise self.cursor.error(f"{slot.name} cannot have {axes:,} axes")
+        return tuple(self.cursor.varint(f"an axis of {slot.name}") for _ in range(axes))
+
+    def _reshape(self, slot: Slot, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+        try:
+            return values.reshape(shape)
+        except (ValueError, OverflowError) as error:  # an empty tensor with gigantic other axes
+            raise self.cursor.error(f"{slot.name} cannot have shape {shape}") from error
+
+    def _mask(self, slot: Slot, values: np.ndarray) -> np.ndarray:
+        length = self.cursor.varint(f"the length of the mask of {slot.name}")
+        if length == 0:
+            return values != 0
+        if length != packed_size(values.size, 1):
+            raise self.cursor.error(f"the mask of {slot.name} has {length:,} bytes")
+        data = self.cursor.take(length, f"the mask of {slot.name}")
+        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=values.size)
+        return bits.astype(bool).reshape(values.shape)
+
+    def _claim(self, slot: Slot, size: int) -> None:
+        """Refuse what would take far more memory than the file can have words for."""
+        self.memory -= size
+        if self.memory < 0:
+            raise self.cursor.error(
+                f"{slot.name} would take {size:,} bytes of memory, too many for a file of "
+                f"{len(self.cursor.data):,} bytes"
+            )
