@@ -11,18 +11,16 @@ Read ``losses.py`` and ``objective.py`` first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import copy
 from typing import Any
 
 from tinycompress import optim
 from tinycompress.compress.distill.losses import check_weights
 from tinycompress.compress.distill.objective import DistillationObjective, with_teacher_logits
 from tinycompress.data import Dataset
-from tinycompress.nn import Module, Parameter
+from tinycompress.nn import Module
 from tinycompress.train.evaluate import predict
 from tinycompress.train.fit import fit
-
-MakeOptimizer = Callable[[Iterator[Parameter]], optim.Optimizer]
 
 
 def distill(
@@ -33,8 +31,8 @@ def distill(
     epochs: int,
     temperature: float = 4.0,
     alpha: float = 0.9,
-    optimizer: MakeOptimizer | None = None,
-    schedule: Callable[[optim.Optimizer], Any] | None = None,
+    optimizer: optim.Optimizer | None = None,
+    schedule: Any = None,
     **fit_options: Any,
 ) -> Module:
     """A trained copy of ``student``, which learned from the teacher's answers and the labels.
@@ -49,41 +47,29 @@ def distill(
         epochs: passes over ``data``.
         temperature: T > 0, how much the probabilities are softened; 2 to 10 are usual.
         alpha: the share of the teacher in the loss, 0 … 1; the labels have the rest.
-        optimizer: a function that makes one for the copy's parameters, such as
-            ``lambda parameters: optim.SGD(parameters, lr=0.05, momentum=0.9)``; None for Adam.
-        schedule: a function that makes one for that optimizer.
+        optimizer: over the parameters of ``student``, as for ``fit``; None for Adam.
+        schedule: made for ``optimizer``. Both are copied together with the student.
         fit_options: whatever else ``fit`` takes: ``validate``, ``batch_size``, ``augment``,
             ``callbacks``, ``seed``, ``workers``, ``checkpoint``, ``progress`` …
 
     Raises:
-        ValueError: ``temperature`` or ``alpha`` out of range, or other numbers of classes.
-        TypeError: an optimizer or schedule that was made already, for other parameters.
+        ValueError: ``temperature`` or ``alpha`` out of range, other numbers of classes, or
+            what ``fit`` refuses.
     """
     check_weights(temperature, alpha)
     if "objective" in fit_options:
         raise TypeError("distill brings its own objective; for another one, use fit")
-    _check_made_later("optimizer", optimizer)
-    _check_made_later("schedule", schedule)
     _check_classes(teacher, student, data)
-    pupil = student.copy()
-    made = (optimizer or optim.Adam)(pupil.parameters())
+    # In one go, so that the copied optimizer holds the copied student's parameters.
+    pupil, optimizer, schedule = copy.deepcopy((student, optimizer, schedule))
     if fit_options.get("augment") is None:
         data = with_teacher_logits(teacher, data, workers=fit_options.get("workers"))
         objective = DistillationObjective(temperature, alpha)
     else:
         there = teacher.copy().to(pupil.device)
         objective = DistillationObjective(temperature, alpha, there)
-    planned = None if schedule is None else schedule(made)
-    fit(pupil, data, epochs, made, objective=objective, schedule=planned, **fit_options)
+    fit(pupil, data, epochs, optimizer, objective=objective, schedule=schedule, **fit_options)
     return pupil
-
-
-def _check_made_later(name: str, given: Any) -> None:
-    if given is not None and not callable(given):
-        raise TypeError(
-            f"distill: {name} must be a function that makes one, because a copy of the student is "
-            f"trained: {name}=lambda … instead of a {type(given).__name__}"
-        )
 
 
 def _check_classes(teacher: Module, student: Module, data: Dataset) -> None:
