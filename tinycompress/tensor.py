@@ -17,6 +17,7 @@ import numpy as np
 from tinycompress.backend import (
     array_module,
     check_same_device,
+    copy_of,
     is_array,
     on_device,
     parse_device,
@@ -72,7 +73,7 @@ class Tensor(Recorded):
             raise RuntimeError(
                 "copy.deepcopy: only leaves can be copied; .detach() this tensor first"
             )
-        return Tensor(self.data.copy(order="K"), self.requires_grad)
+        return Tensor(copy_of(self.data), self.requires_grad)
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress import random
-from tinycompress.backend import Array, on_device
+from tinycompress.backend import Array, check_same_device, on_device
 from tinycompress.ops import conv, dropout as dropout_op, linear as linear_op, losses, norm
-from tinycompress.shapes import pair
+from tinycompress.shapes import flat, number, pair, whole
 from tinycompress.tensor import Tensor, apply, as_float_tensor, as_tensor
 
 Size = int | tuple[int, int]
@@ -58,15 +58,16 @@ def conv2d(
         (N, O, oh, ow), see :func:`tinycompress.ops.conv.output_size`.
     """
     x, weight = as_float_tensor(x), as_float_tensor(weight)
+    groups = whole("conv2d: groups", groups, 1)
     if x.ndim != 4 or weight.ndim != 4:
         raise ValueError(
             "conv2d: input must be (N, C, H, W) and weight (O, C/groups, kh, kw), "
             f"got shapes {x.shape} and {weight.shape}"
         )
     sizes = (
-        pair("stride", stride, 1),
-        pair("padding", padding, 0),
-        pair("dilation", dilation, 1),
+        pair("conv2d: stride", stride, 1),
+        pair("conv2d: padding", padding, 0),
+        pair("conv2d: dilation", dilation, 1),
     )
     _check_channels(x.shape, weight.shape, groups)
     _check_fits(x.shape, weight.shape, *sizes)
@@ -76,7 +77,7 @@ def conv2d(
 
 
 def _check_channels(x: tuple[int, ...], w: tuple[int, ...], groups: int) -> None:
-    if groups < 1 or w[0] % groups or x[1] % groups:
+    if w[0] % groups or x[1] % groups:
         raise ValueError(
             f"conv2d: groups={groups} must divide {x[1]} input and {w[0]} output channels"
         )
@@ -136,7 +137,8 @@ def batch_norm(
     if running_mean is None or running_var is None:
         raise ValueError("batch_norm: evaluation needs running_mean and running_var")
     w, b = _per_channel(x, weight, bias)
-    mean, var = as_tensor(running_mean).data, as_tensor(running_var).data
+    mean, var = _statistics(x, running_mean, running_var)
+    eps = number("batch_norm: eps", eps)
     return apply(norm.batch_norm, x, w, b, mean=mean, var=var, eps=eps, from_batch=False)
 
 
@@ -154,6 +156,7 @@ def batch_norm_training(
     w, b = _per_channel(x, weight, bias)
     with on_device(x.data):
         mean, var = norm.batch_statistics(x.data)
+    eps = number("batch_norm: eps", eps)
     y = apply(norm.batch_norm, x, w, b, mean=mean, var=var, eps=eps, from_batch=True)
     return y, (mean, var, count)
 
@@ -165,6 +168,18 @@ def _channelled(x: Any) -> Tensor:
             f"batch_norm: input must be (N, C), (N, C, L) or (N, C, H, W), got {x.shape}"
         )
     return x
+
+
+def _statistics(x: Tensor, *running: Any) -> list[Array]:
+    arrays = [as_tensor(a).data for a in running]
+    check_same_device("batch_norm: running_mean and running_var", x.data, *arrays)
+    for name, a in zip(("running_mean", "running_var"), arrays, strict=True):
+        if a.shape != (x.shape[1],) or a.dtype != x.dtype:
+            raise ValueError(
+                f"batch_norm: {name} must be ({x.shape[1]},) {x.dtype} for input {x.shape}, "
+                f"got {a.shape} {a.dtype}"
+            )
+    return arrays
 
 
 def _per_channel(x: Tensor, weight: Any, bias: Any) -> tuple[Tensor | None, Tensor | None]:
@@ -187,13 +202,14 @@ def layer_norm(
 ) -> Tensor:
     """``(x − mean)/√(var + eps) · weight + bias`` over the last axes, ``normalized_shape``."""
     x = as_float_tensor(x)
-    shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+    shape = flat("layer_norm: normalized_shape", (normalized_shape,))
     if not shape or x.shape[-len(shape) :] != shape:
         raise ValueError(f"layer_norm: input {x.shape} must end in normalized_shape {shape}")
     parts = [None if p is None else as_float_tensor(p) for p in (weight, bias)]
     for name, p in zip(("weight", "bias"), parts, strict=True):
         if p is not None and p.shape != shape:
             raise ValueError(f"layer_norm: {name} must have shape {shape}, got {p.shape}")
+    eps = number("layer_norm: eps", eps)
     return apply(norm.layer_norm, x, *parts, axes=len(shape), eps=eps)
 
 
@@ -210,6 +226,7 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, key: int | None = Non
             one (see :mod:`tinycompress.random`).
     """
     x = as_float_tensor(x)
+    p = number("dropout: p", p)
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p must be between 0 and 1, got {p}")
     if not training or p == 0:
@@ -219,7 +236,7 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, key: int | None = Non
 
 def one_hot(labels: Any, num_classes: int) -> Tensor:
     """labels (N) integers → (N, num_classes) float32, 1 at the label."""
-    labels = as_tensor(labels)
+    labels, num_classes = as_tensor(labels), whole("one_hot: num_classes", num_classes, 1)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(
             f"one_hot: labels must be (N) integers, got shape {labels.shape} {labels.dtype}"
@@ -230,4 +247,5 @@ def one_hot(labels: Any, num_classes: int) -> Tensor:
             raise ValueError(
                 f"one_hot: labels must be in 0 … {num_classes - 1}, found {low} … {high}"
             )
-    return Tensor(losses.one_hot(labels.data, num_classes))
+    with on_device(labels.data):
+        return Tensor(losses.one_hot(labels.data, num_classes))

@@ -6,6 +6,7 @@ from typing import Any
 
 from tinycompress.backend import Array, check_same_device
 from tinycompress.ops import losses
+from tinycompress.shapes import number
 from tinycompress.tensor import (
     Tensor,
     apply,
@@ -29,10 +30,11 @@ def cross_entropy(
         reduction: "mean", "sum" or "none" (N).
     """
     logits = as_float_tensor(logits)
-    if not 0 <= label_smoothing < 1:
+    smoothing = float(number("cross_entropy: label_smoothing", label_smoothing))
+    if not 0 <= smoothing < 1:
         raise ValueError(f"cross_entropy: label_smoothing must be in [0, 1), got {label_smoothing}")
     labels = _labels("cross_entropy", logits, labels)
-    each = apply(losses.cross_entropy, logits, labels=labels, smoothing=float(label_smoothing))
+    each = apply(losses.cross_entropy, logits, labels=labels, smoothing=smoothing)
     return _reduced("cross_entropy", each, reduction)
 
 

@@ -51,7 +51,8 @@ def avg_pool2d(
 def adaptive_avg_pool2d(x: Any, output_size: Size) -> Tensor:
     """The mean over a grid of ``output_size`` windows that cover x (N, C, H, W)."""
     x = _images("adaptive_avg_pool2d", x)
-    return apply(pool.adaptive_avg_pool2d, x, output=pair("output_size", output_size, 1))
+    output = pair("adaptive_avg_pool2d: output_size", output_size, 1)
+    return apply(pool.adaptive_avg_pool2d, x, output=output)
 
 
 def _images(name: str, x: Any) -> Tensor:
@@ -64,9 +65,9 @@ def _images(name: str, x: Any) -> Tensor:
 def _window(
     name: str, x: Tensor, kernel: Size, stride: Size | None, padding: Size, ceil_mode: bool
 ) -> dict[str, Any]:
-    k = pair("kernel_size", kernel, 1)
-    s = k if stride is None else pair("stride", stride, 1)
-    p = pair("padding", padding, 0)
+    k = pair(f"{name}: kernel_size", kernel, 1)
+    s = k if stride is None else pair(f"{name}: stride", stride, 1)
+    p = pair(f"{name}: padding", padding, 0)
     for axis, side in ((0, "height"), (1, "width")):
         if 2 * p[axis] > k[axis]:
             raise ValueError(
