@@ -182,3 +182,10 @@ def to_numpy(x: Array) -> np.ndarray:
 def on_device(x: Array) -> AbstractContextManager[Any]:
     """A context in which CuPy makes arrays, and runs kernels, on the GPU that holds ``x``."""
     return nullcontext() if isinstance(x, np.ndarray | np.generic) else x.device
+
+
+def copy_of(x: Array) -> Array:
+    """A copy on the same device, in the same memory order. (``x.copy()`` of a CuPy array lands on
+    the current GPU.)"""
+    with on_device(x):
+        return x.copy(order="K")

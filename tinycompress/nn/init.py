@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from tinycompress.backend import device_of, to_device
+from tinycompress.backend import device_of, on_device, to_device
 from tinycompress.random import default_generator
 from tinycompress.tensor import Tensor
 
@@ -145,5 +145,6 @@ def _source(generator: Generator) -> np.random.Generator:
 
 
 def _fill(t: Tensor, values: np.ndarray) -> Tensor:
-    t.data[...] = to_device(values.astype(t.dtype), device_of(t.data))
+    with on_device(t.data):
+        t.data[...] = to_device(values.astype(t.dtype), device_of(t.data))
     return t

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from tinycompress.backend import Array, device_of, to_device
+from tinycompress.backend import Array, copy_of, device_of, on_device, to_device
 from tinycompress.nn import state as states
 from tinycompress.nn.hooks import Hook, RemovableHook
 from tinycompress.nn.notes import current_notes
@@ -140,7 +140,7 @@ class Module(Registered):
 
         What two layers share stands under both names, as in torch.
         """
-        return {name: array.copy() for name, array, _ in states.arrays_by_name(self)}
+        return {name: copy_of(array) for name, array, _ in states.arrays_by_name(self)}
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> states.LoadReport:
         """Copy arrays into parameters and buffers, keeping their dtype, device and masks.
@@ -184,7 +184,7 @@ class Module(Registered):
             self._convert(lambda a: to_device(a, target))
         else:
             dtype = _floating_dtype(target)
-            self._convert(lambda a: a.astype(dtype) if a.dtype.kind == "f" else a)
+            self._convert(lambda a: _as_dtype(a, dtype))
         return self
 
     def _convert(self, change: Callable[[Array], Array]) -> None:
@@ -270,6 +270,13 @@ def _children_first(module: Module, seen: set[int]) -> Iterator[Module]:
         for child in module.children():
             yield from _children_first(child, seen)
         yield module
+
+
+def _as_dtype(array: Array, dtype: np.dtype) -> Array:
+    if array.dtype.kind != "f":
+        return array
+    with on_device(array):
+        return array.astype(dtype)
 
 
 def _floating_dtype(target: Any) -> np.dtype:

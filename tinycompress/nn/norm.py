@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress import functional as F
-from tinycompress.backend import Array, check_same_device
+from tinycompress.backend import Array, check_same_device, on_device
 from tinycompress.functional.layers import batch_norm_training
 from tinycompress.nn.module import Module
 from tinycompress.nn.parameter import Parameter
@@ -69,10 +69,11 @@ class _BatchNorm(Module):
 
     def merge(self, notes: list[Any]) -> None:
         total = sum(count for _, _, count in notes)
-        mean: Any = sum(m * (count / total) for m, _, count in notes)
-        var: Any = sum(v * (count / total * count / (count - 1)) for _, v, count in notes)
-        self.running_mean = self.running_mean * (1 - self.momentum) + mean * self.momentum
-        self.running_var = self.running_var * (1 - self.momentum) + var * self.momentum
+        with on_device(self.running_mean):
+            mean: Any = sum(m * (count / total) for m, _, count in notes)
+            var: Any = sum(v * (count / total * count / (count - 1)) for _, v, count in notes)
+            self.running_mean = self.running_mean * (1 - self.momentum) + mean * self.momentum
+            self.running_var = self.running_var * (1 - self.momentum) + var * self.momentum
 
     def config(self) -> dict[str, Any]:
         names = ("num_features", "eps", "momentum", "affine")

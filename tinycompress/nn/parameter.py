@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tinycompress.backend import Array
+from tinycompress.backend import Array, copy_of
 from tinycompress.tensor import Tensor
 
 
@@ -26,8 +26,8 @@ class Parameter(Tensor):
         return f"Parameter(shape={self.shape}, dtype={self.dtype}, device={self.device!r})"
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        twin = Parameter(self.data.copy(), self.requires_grad)
-        twin.mask = None if self.mask is None else self.mask.copy()
+        twin = Parameter(copy_of(self.data), self.requires_grad)
+        twin.mask = None if self.mask is None else copy_of(self.mask)
         return twin
 
     def __reduce__(self) -> Any:

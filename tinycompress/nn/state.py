@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinycompress.backend import Array, device_of, to_device
+from tinycompress.backend import Array, device_of, on_device, to_device
 from tinycompress.tensor import as_array
 
 if TYPE_CHECKING:
@@ -63,9 +63,10 @@ def load(module: Module, state: Mapping[str, Any], strict: bool) -> LoadReport:
         )
     for name, array, mask in own:
         if name in given:
-            array[...] = to_device(given[name], device_of(array)).astype(array.dtype)
-            if mask is not None:
-                array *= mask  # pruned weights are 0, wherever the state came from
+            with on_device(array):
+                array[...] = to_device(given[name], device_of(array)).astype(array.dtype)
+                if mask is not None:
+                    array *= mask  # pruned weights are 0, wherever the state came from
     return report
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tinycompress import functional as F
-from tinycompress.backend import Array, array_module, to_device, to_numpy
+from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
 from tinycompress.data import Dataset, batches
 from tinycompress.graph import no_grad
 from tinycompress.nn import Module, evaluation_mode
-from tinycompress.tensor import Tensor
+from tinycompress.tensor import Tensor, as_array
 from tinycompress.train.workers import Workers
+
+BATCH_SIZE = 500
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,16 @@ class Evaluation:
 
 
 def predict(
-    model: Module, images: Array, *, batch_size: int = 500, workers: Workers | int | None = None
+    model: Module,
+    images: Array,
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: Workers | int | None = None,
 ) -> Array:
     """The model's outputs (N, classes) for images, in evaluation mode, on the model's device."""
     outputs = _outputs(model, Dataset(images), batch_size, workers)
-    return array_module(outputs[0]).concatenate(outputs)
+    with on_device(outputs[0]):
+        return array_module(outputs[0]).concatenate(outputs)
 
 
 def evaluate(
@@ -57,7 +63,7 @@ def evaluate(
     data: Dataset,
     *,
     criterion: Callable[..., Tensor] = F.cross_entropy,
-    batch_size: int = 500,
+    batch_size: int = BATCH_SIZE,
     workers: Workers | int | None = None,
 ) -> Evaluation:
     """Run ``model`` in evaluation mode over ``data`` and compare with its labels.
@@ -70,39 +76,81 @@ def evaluate(
         workers: as for :func:`~tinycompress.train.step.value_and_grad`.
 
     Raises:
-        ValueError: outputs that are not (N, classes), or fewer classes than the labels need.
+        TypeError: ``data`` that is no data set.
+        ValueError: labels that are not class numbers, outputs that are not (N, classes), or fewer
+            classes than the labels need.
     """
+    if not has_classes(data):
+        raise ValueError(
+            f"evaluate: labels must be class numbers (N,), and those of {data!r} are not; "
+            "mean_loss measures without counting"
+        )
     outputs = _outputs(model, data, batch_size, workers)
-    correct_labels = to_numpy(data.labels)
-    total_loss, predictions, start = 0.0, [], 0
+    labels, classes = to_numpy(data.labels), outputs[0].shape[1]
+    if labels.max() >= classes:
+        raise ValueError(
+            f"evaluate: the labels go up to {labels.max()}, but the model has {classes} outputs, "
+            f"for the classes 0 … {classes - 1}"
+        )
+    loss = _mean_loss(outputs, data.labels, criterion)
+    with on_device(outputs[0]):
+        predictions = np.concatenate([to_numpy(output.argmax(axis=1)) for output in outputs])
+    pairs = np.bincount(labels * classes + predictions, minlength=classes * classes)
+    confusion = pairs.reshape(classes, classes)
+    count = len(labels)
+    return Evaluation(float(np.trace(confusion)) / count, loss, confusion, count)
+
+
+def mean_loss(
+    model: Module,
+    data: Dataset,
+    criterion: Callable[..., Tensor],
+    *,
+    batch_size: int = BATCH_SIZE,
+    workers: Workers | int | None = None,
+) -> float:
+    """The mean of ``criterion(outputs, labels)`` over ``data``, whatever its labels are."""
+    return _mean_loss(_outputs(model, data, batch_size, workers), data.labels, criterion)
+
+
+def has_classes(data: Dataset) -> bool:
+    """Whether the labels of ``data`` are class numbers, (N,) integers."""
+    if not isinstance(data, Dataset):
+        raise TypeError(f"expected a tc.data.Dataset, got {type(data).__name__}")
+    return data.labels.ndim == 1 and data.labels.dtype.kind == "i"
+
+
+def _mean_loss(outputs: list[Array], labels: Array, criterion: Callable[..., Tensor]) -> float:
+    total, start = 0.0, 0
     for output in outputs:
-        labels = to_device(correct_labels[start : start + len(output)], model.device)
+        with no_grad(), on_device(output):
+            piece = to_device(labels[start : start + len(output)], device_of(output))
+            total += criterion(output, piece).item() * len(output)
         start += len(output)
-        with no_grad():
-            total_loss += criterion(output, labels).item() * len(output)
-        predictions.append(to_numpy(output.argmax(axis=1)))
-    classes = outputs[0].shape[1]
-    pairs = correct_labels * classes + np.concatenate(predictions)
-    confusion = np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
-    count = len(correct_labels)
-    return Evaluation(float(np.trace(confusion)) / count, total_loss / count, confusion, count)
+    return total / len(labels)
 
 
 def _outputs(
     model: Module, data: Dataset, batch_size: int, workers: Workers | int | None
-) -> list[Any]:
-    """The outputs of each batch, in order."""
+) -> list[Array]:
+    """The outputs of each batch, in order, in evaluation mode."""
     device = model.device
 
     def run(batch: tuple[Array, ...]) -> Array:
         with no_grad():
-            output = model(to_device(batch[0], device))
-        if output.ndim != 2:
-            raise ValueError(f"the model's outputs must be (N, classes), got shape {output.shape}")
-        return output.data
+            output = as_array(model(to_device(batch[0], device)))
+        if output.ndim != 2 or len(output) != len(batch[0]):
+            raise ValueError(
+                f"the model's outputs must be (N, classes), got shape {output.shape} for "
+                f"{len(batch[0])} images"
+            )
+        return output
 
     with evaluation_mode(model):
+        pieces = batches(data, batch_size)
+        if device != "cpu":
+            return [run(piece) for piece in pieces]
         if isinstance(workers, Workers):
-            return workers.map(run, batches(data, batch_size))
-        with Workers(1 if device != "cpu" else workers) as own:
-            return own.map(run, batches(data, batch_size))
+            return workers.map(run, pieces)
+        with Workers(workers) as own:
+            return own.map(run, pieces)

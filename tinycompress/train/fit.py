@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from tinycompress import optim
+from tinycompress.backend import on_device
 from tinycompress.data import Dataset, batch_count, batches
 from tinycompress.data.batching import Augmentation
 from tinycompress.nn import Module
@@ -153,10 +154,11 @@ class Run:
         self.workers, self.interrupt = workers, interrupt
         self.watch = LossWatch(self)
         try:
-            self._call("on_fit_begin")
-            while self.epoch < self.epochs and not self.stopped:
-                self._run_epoch()
-            self._call("on_fit_end")
+            with on_device(self.params[0].data):
+                self._call("on_fit_begin")
+                while self.epoch < self.epochs and not self.stopped:
+                    self._run_epoch()
+                self._call("on_fit_end")
         finally:
             self._call("close")
             self.optimizer.zero_grad()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tinycompress import nn
-from tinycompress.backend import Array, device_of, to_device
+from tinycompress.backend import Array, copy_of, device_of, on_device, to_device
 from tinycompress.compress.prune.layers import check_names, prunable_weights
 
 
@@ -33,8 +33,9 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Array]) -> None:
             )
     for name, mask in masks.items():
         p = weights[name]
-        p.mask = to_device(mask, device_of(p.data)).copy()
-        p.data[~p.mask] = 0
+        p.mask = copy_of(to_device(mask, device_of(p.data)))
+        with on_device(p.data):
+            p.data[~p.mask] = 0
 
 
 def strip(model: nn.Module) -> nn.Module:
