@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress import nn
+from tinycompress.shapes import whole
 
 
 class ArticleCNN(nn.Sequential):
@@ -19,6 +20,7 @@ class ArticleCNN(nn.Sequential):
     """
 
     def __init__(self, classes: int = 10) -> None:
+        classes = whole("ArticleCNN: classes", classes, 1)
         super().__init__(
             {
                 "conv1": nn.Conv2d(1, 32, 3),  # (N, 1, 28, 28) -> (N, 32, 26, 26)
@@ -80,6 +82,7 @@ class TinyCNN(nn.Sequential):
     """
 
     def __init__(self, width: int = 4) -> None:
+        width = whole("TinyCNN: width", width, 1)
         super().__init__(
             {
                 "conv1": nn.Conv2d(1, width, 3),  # (N, 1, 28, 28) -> (N, width, 26, 26)

@@ -91,8 +91,8 @@ class Dropout(Module):
 
     def __init__(self, p: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= p <= 1:
-            raise ValueError(f"Dropout: p must be between 0 and 1, got {p}")
+        if not (isinstance(p, float | int) and 0 <= p <= 1):
+            raise ValueError(f"Dropout: p must be between 0 and 1, got {p!r}")
         self.p = p
 
     def forward(self, x: Any) -> Tensor:

@@ -68,7 +68,11 @@ class ModuleList(Module):
 
 
 def _check_module(owner: str, name: str, module: Any) -> None:
-    if not isinstance(module, Module):
-        in_list = owner == "Sequential" and isinstance(module, list | tuple)
-        hint = "; write Sequential(*layers)" if in_list else ""
-        raise TypeError(f"{owner}: {name!r} must be a Module, got {type(module).__name__}{hint}")
+    if isinstance(module, Module):
+        return
+    hint = ""
+    if isinstance(module, type):
+        hint = f"; write {module.__name__}()"
+    elif owner == "Sequential" and isinstance(module, list | tuple):
+        hint = "; write Sequential(*layers)"
+    raise TypeError(f"{owner}: {name!r} must be a Module, got {type(module).__name__}{hint}")

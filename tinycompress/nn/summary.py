@@ -66,6 +66,8 @@ def summary(model: Module, input_shape: tuple[int, ...] = (1, 28, 28)) -> Summar
     Parameters are counted at a layer's first call, and once where layers share them; those of
     layers that were never called count too. MACs are counted at every call, of layers only.
     """
+    if not isinstance(input_shape, tuple | list):
+        raise TypeError(f"summary: input_shape must be like (1, 28, 28), got {input_shape!r}")
     counter = _Counter(model)
     arrays = [array for _, array, _ in arrays_by_name(model)]
     dtype = next((a.dtype for a in arrays if a.dtype.kind == "f"), np.dtype("float32"))
