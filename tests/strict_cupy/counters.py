@@ -17,7 +17,8 @@ class Counts:
     """What happened inside a :func:`counting` block."""
 
     launches: int = 0
-    """Kernels launched; a view (reshape, transpose, slice) launches none."""
+    """Kernels launched: one a call that computes, none for a view (reshape, transpose, slice). A
+    lower bound: some calls (``linalg.norm``, ``pad``) launch several on a real GPU."""
     uploads: int = 0
     """Arrays copied from the host to the device."""
     syncs: list[str] = field(default_factory=list)

@@ -94,3 +94,6 @@ def get_array_module(*args: Any) -> Any:
     from strict_cupy.namespace import MODULES
 
     return MODULES["cupy"] if any(isinstance(x, ndarray) for x in args) else np
+
+
+FUNCTIONS = (array, asarray, asnumpy, empty, empty_like, arange, get_array_module)

@@ -52,8 +52,9 @@ def add() -> None:
         setattr(ndarray, f"__{name}__", _unary(ufunc))
     for name in LIKE_FUNCTIONS:
         setattr(ndarray, name, _method(name))
-    for function in (astype, copy, fill, flatten, _view_method, __matmul__, __array_ufunc__):
-        setattr(ndarray, function.__name__.replace("_view_method", "view"), function)
+    for function in (astype, copy, fill, flatten, __matmul__, __array_ufunc__):
+        setattr(ndarray, function.__name__, function)
+    ndarray.view = reinterpret
 
 
 # ------------------------------------------------------------------------------------ operators
@@ -175,5 +176,5 @@ def flatten(self: ndarray, order: str = "C") -> ndarray:
     return run("flatten", lambda a: a.flatten(order), (self,), {})
 
 
-def _view_method(self: ndarray, dtype: Any = None, type: Any = None) -> ndarray:
+def reinterpret(self: ndarray, dtype: Any = None, type: Any = None) -> ndarray:
     return view(self._array.view() if dtype is None else self._array.view(dtype), self._device)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from strict_cupy import counters, creation, devices, methods, rules
-from strict_cupy.array import ndarray
+from strict_cupy.array import fresh, ndarray
 from strict_cupy.calls import run
 from strict_cupy.spec import SPEC
 from strict_cupy.ufuncs import UFUNCS, Ufunc
@@ -49,8 +49,7 @@ def _build(names: dict[str, dict], numpy_module: Any, module: ModuleType) -> Non
             if name not in NOT_IN_THE_STAND_IN and hasattr(numpy_module, name):
                 setattr(module, name, numpy_name)
         elif callable(numpy_name) and "type" not in entry and name not in NOT_IN_THE_STAND_IN:
-            signature = _signature(entry, numpy_name)
-            setattr(module, name, _function(name, full_name, signature, numpy_name))
+            setattr(module, name, _function(name, full_name, _signature(entry), numpy_name))
     module.__getattr__ = _missing(module, names)
 
 
@@ -58,7 +57,7 @@ def _is_plain_type(x: Any) -> bool:
     return isinstance(x, type) and issubclass(x, np.generic | np.dtype | np.finfo | np.iinfo)
 
 
-def _signature(entry: dict, numpy_name: Any) -> dict | None:
+def _signature(entry: dict) -> dict | None:
     """A ufunc of CuPy's that is none in NumPy (``fix``, ``sinc``) takes ``out`` and ``dtype``."""
     if "ufunc" in entry:
         return {"p": ["x", "out", "dtype"], "kw": False, "var": False}
@@ -94,8 +93,6 @@ def _function(
 def _zero_dimensional(result: Any) -> ndarray:
     if isinstance(result, ndarray):
         return result
-    from strict_cupy.array import fresh
-
     return fresh(np.asarray(result))
 
 
@@ -151,16 +148,8 @@ def _build_all() -> dict[str, ModuleType]:
     lib.stride_tricks = stride_tricks
     cuda, runtime = devices.build_cuda_module()
     cupy.ndarray, cupy.ufunc, cupy.__version__ = ndarray, Ufunc, SPEC["version"]
-    for name in (
-        "array",
-        "asarray",
-        "asnumpy",
-        "empty",
-        "empty_like",
-        "arange",
-        "get_array_module",
-    ):
-        setattr(cupy, name, getattr(creation, name))
+    for function in creation.FUNCTIONS:
+        setattr(cupy, function.__name__, function)
     cupy.asanyarray, cupy.is_available = creation.asarray, cuda.is_available
     cupy.linalg, cupy.lib, cupy.cuda, cupy.random = linalg, lib, cuda, _build_random()
     modules = [cupy, linalg, lib, stride_tricks, cuda, runtime, cupy.random]

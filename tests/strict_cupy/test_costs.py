@@ -201,5 +201,9 @@ class TestInstall:
         assert cupy.get_array_module(cupy.ones(1)) is cupy
         assert cupy.get_array_module(np.ones(1)) is np
 
+    def test_arrays_have_no_attribute_that_cupys_have_not(self, cupy):
+        public = {name for name in dir(cupy.ndarray) if not name.startswith("_")}
+        assert public <= set(SPEC["ndarray"])
+
     def test_public_names(self):
         assert set(strict_cupy.__all__) == {"Counts", "counting", "install", "no_sync"}
