@@ -1,5 +1,6 @@
 """Every layer: against its formula, against finite differences, against torch, on every device."""
 
+import json
 import math
 
 import numpy as np
@@ -242,8 +243,6 @@ def test_arrays_and_tensors_are_taken_alike(name):
 
 @each_layer
 def test_the_configuration_builds_the_same_layer(name):
-    import json
-
     layer, x = made(name)
     plain = json.loads(json.dumps(layer.config()))
     twin = type(layer)(**plain).to("float64")

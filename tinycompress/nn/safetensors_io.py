@@ -30,8 +30,8 @@ def save_safetensors(
         path: usually ``….safetensors``; its folder must exist.
         metadata: texts for the file's header.
     """
-    # The writer copies memory as it lies, so the arrays must be contiguous: copies are.
-    arrays = {name: to_numpy(array) for name, array in model.state_dict().items()}
+    # The writer copies memory as it lies, in whatever order the axes are there.
+    arrays = {n: np.ascontiguousarray(to_numpy(a)) for n, a in model.state_dict().items()}
     with atomic_write(path) as file:
         file.write(safetensors.numpy.save(arrays, dict(metadata or {})))
 
