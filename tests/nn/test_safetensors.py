@@ -118,6 +118,16 @@ def test_memory_order_does_not_garble_the_file(path):
     np.testing.assert_array_equal(other.weight.data, net.weight.data)
 
 
+def test_single_numbers_keep_their_shape(path):
+    net, other = nn.Module(), nn.Module()
+    net.register_buffer("scale", np.array(0.5, np.float32))
+    other.register_buffer("scale", np.array(0.0, np.float32))
+    nn.save_safetensors(net, path)
+    nn.load_safetensors(other, path)
+    assert other.scale.shape == ()
+    assert other.scale == 0.5
+
+
 def test_a_file_that_does_not_fit_is_named_and_changes_nothing(path):
     state = torchs_state()
     del state["3.bias"]

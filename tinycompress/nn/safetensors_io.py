@@ -31,7 +31,7 @@ def save_safetensors(
         metadata: texts for the file's header.
     """
     # The writer copies memory as it lies, in whatever order the axes are there.
-    arrays = {n: np.ascontiguousarray(to_numpy(a)) for n, a in model.state_dict().items()}
+    arrays = {n: np.asarray(to_numpy(a), order="C") for n, a in model.state_dict().items()}
     with atomic_write(path) as file:
         file.write(safetensors.numpy.save(arrays, dict(metadata or {})))
 

@@ -1,8 +1,9 @@
 """Checkpoints: everything a run needs to go on to the bit, in one safetensors file.
 
 The arrays (model, masks, optimizer) are tensors of the file, and the rest (where the run is,
-the schedule, the state of the random numbers, the history) is JSON in its header. One file, so that
-it can be replaced in one step: a run killed at any moment leaves the last whole checkpoint.
+the schedule, the state of the random numbers, the history) is JSON in its header, with a checksum
+of everything. One file, so that it can be replaced in one step: a run killed at any moment leaves
+the last whole checkpoint.
 
     model.conv1.weight      the parameters and buffers
     mask.conv1.weight       which weights pruning left, for parameters that have a mask
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +30,7 @@ from tinycompress.nn import Module
 from tinycompress.optim import Optimizer
 
 VERSION = 1
+START_ANEW = "delete it, or start anew with resume=False"
 
 
 class CheckpointError(ValueError):
@@ -61,9 +64,10 @@ def save_checkpoint(
         "random": random.get_state(),
         "optimizer": {"groups": kept["groups"], "steps": steps},
     }
-    metadata = {"tinycompress_checkpoint": json.dumps(document, allow_nan=False)}
+    text, arrays = json.dumps(document), _arrays(model, kept["state"])
+    metadata = {"tinycompress_checkpoint": text, "checksum": str(_checksum(text, arrays))}
     with atomic_write(path) as file:
-        file.write(safetensors.numpy.save(_arrays(model, kept["state"]), metadata))
+        file.write(safetensors.numpy.save(arrays, metadata))
 
 
 def _arrays(model: Module, optimizer_state: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -75,36 +79,57 @@ def _arrays(model: Module, optimizer_state: Mapping[int, Mapping[str, Any]]) -> 
         for name, value in entries.items():
             if name != "step":
                 arrays[f"optimizer.{position}.{name}"] = value
-    return {name: np.ascontiguousarray(to_numpy(a)) for name, a in arrays.items()}
+    return {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
+
+
+def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of the JSON and of every array with its name, dtype and shape."""
+    crc = zlib.crc32(text.encode())
+    for name in sorted(arrays):
+        array = arrays[name]
+        crc = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), crc)
+        crc = zlib.crc32(array.tobytes(), crc)
+    return crc
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint without applying it.
 
     Raises:
-        CheckpointError: not a checkpoint, a newer version's, or damaged.
+        CheckpointError: not a checkpoint, a newer version's, or damaged; says what to do.
+        OSError: the file cannot be read.
     """
+    with open(path, "rb"):  # what keeps it from being opened is no damage
+        pass
     try:
         with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
-            document = json.loads((file.metadata() or {})["tinycompress_checkpoint"])
+            metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        version = document["version"]
-    except FileNotFoundError:
-        raise
     except Exception as error:  # safetensors raises its own kinds for damage
-        raise CheckpointError(f"{path} is not a whole checkpoint: {error!r}") from error
-    if version != VERSION:
+        raise CheckpointError(f"{path} is damaged ({error}); {START_ANEW}") from error
+    if "tinycompress_checkpoint" not in metadata:
         raise CheckpointError(
-            f"{path} is a checkpoint of version {version}, this tinycompress reads {VERSION}"
+            f"{path} is a safetensors file, but not a checkpoint of tinycompress (weights alone "
+            f"are loaded by load_state_dict); give checkpoint= another name, or {START_ANEW}"
+        )
+    text = metadata["tinycompress_checkpoint"]
+    if metadata.get("checksum") != str(_checksum(text, arrays)):
+        raise CheckpointError(f"{path} is damaged (its checksum does not match); {START_ANEW}")
+    document = json.loads(text)
+    if document["version"] != VERSION:
+        raise CheckpointError(
+            f"{path} is a checkpoint of version {document['version']}, and this tinycompress reads "
+            f"version {VERSION}; install the tinycompress that wrote it, or {START_ANEW}"
         )
     return Checkpoint(arrays, document)
 
 
 def restore_checkpoint(checkpoint: Checkpoint, model: Module, optimizer: Optimizer) -> None:
-    """Put a checkpoint's arrays and random numbers back; all is checked before anything changes.
+    """Put a checkpoint's arrays and random numbers back.
 
     Raises:
-        CheckpointError: the model or the optimizer is not the one that was saved.
+        CheckpointError: the model or the optimizer is not the one that was saved; nothing was
+            changed.
     """
     model_state, masks, kept = _sorted_out(checkpoint.arrays)
     saved = checkpoint.state["optimizer"]
@@ -112,6 +137,7 @@ def restore_checkpoint(checkpoint: Checkpoint, model: Module, optimizer: Optimiz
         kept.setdefault(int(position), {})["step"] = step
     before = optimizer.state_dict(), [p.mask for p in model.parameters()]
     try:
+        _check_dtypes(model_state, model)
         optimizer.load_state_dict({"state": kept, "groups": saved["groups"]})
         for name, p in model.named_parameters():  # first: loading keeps to the masks
             p.mask = to_device(masks[name], device_of(p.data)) if name in masks else None
@@ -122,6 +148,16 @@ def restore_checkpoint(checkpoint: Checkpoint, model: Module, optimizer: Optimiz
             p.mask = mask
         raise CheckpointError(f"the checkpoint belongs to another run: {error}") from error
     random.set_state(checkpoint.state["random"])
+
+
+def _check_dtypes(saved: Mapping[str, np.ndarray], model: Module) -> None:
+    """Loading would convert, and the run would not go on to the bit."""
+    for name, array in model.state_dict().items():
+        if name in saved and saved[name].dtype != array.dtype:
+            raise ValueError(
+                f"{name} is {saved[name].dtype} there and {array.dtype} here; convert the model "
+                "with .to(dtype) first"
+            )
 
 
 def _sorted_out(
