@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,31 +15,38 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file to write to; when the block ends well, it takes the place of ``path`` at once.
 
     The bytes go to a temporary file in the same folder, reach the disk, and are then renamed. If
-    the block raises, the temporary file is removed and ``path`` is as it was.
+    the block raises, the temporary file is removed and ``path`` is as it was. A process that is
+    killed in the block leaves its temporary file (``.name.….part``) behind, which nothing reads.
+    Where ``path`` is a link, the file that it points to is replaced.
 
     Raises:
         FileNotFoundError: the folder does not exist.
+        OSError: ``path`` is a folder, a device or anything else that is not an ordinary file.
     """
-    target = Path(path)
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"cannot write {target}: the folder {target.parent} does not exist")
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
+    target = replaceable(path)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, _ordinary_mode(target))
-        os.replace(name, target)
+        if target.exists():
+            os.chmod(temporary, target.stat().st_mode & 0o777)
+        os.replace(temporary, target)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
-def _ordinary_mode(target: Path) -> int:
-    """The permissions of the file that is replaced, or those that ``open`` would give a new one."""
-    if target.exists():
-        return target.stat().st_mode & 0o777
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+def replaceable(path: str | os.PathLike[str]) -> Path:
+    """Where ``path`` leads, if a file can be put there; called early, it saves a long run in vain.
+
+    Raises:
+        FileNotFoundError, OSError: as :func:`atomic_write`.
+    """
+    target = Path(path).resolve()
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"cannot write {path}: the folder {target.parent} does not exist")
+    if target.exists() and not target.is_file():
+        raise OSError(f"cannot write {path}: it exists and is not an ordinary file")
+    return target
