@@ -36,7 +36,14 @@ def current_notes() -> list[Note] | None:
 
 
 def merge_notes(shards: list[list[Note]]) -> None:
-    """Give every module what it noted, over all shards in order, in one call."""
+    """Give every module what it noted, over all shards in order, in one call.
+
+    Inside :func:`record_notes` (a training step within a training step) they travel on instead.
+    """
+    outer = current_notes()
+    if outer is not None:
+        outer.extend(note for notes in shards for note in notes)
+        return
     by_module: dict[int, tuple[Any, list[Any]]] = {}
     for notes in shards:
         for module, what in notes:
