@@ -1,6 +1,7 @@
 """Training: one step (``step.py``), the loop (``fit.py``), evaluation, checkpoints.
 
-Read ``objective.py``, ``workers.py``, ``step.py``, then ``fit.py``.
+Read ``objective.py``, ``workers.py``, ``step.py``, then ``run.py`` and ``fit.py``; checkpoints are
+``checkpoint.py`` (the file) and ``resume.py`` (what of a run is in it).
 """
 
 from tinycompress.train.callbacks import Callback as Callback, EarlyStopping as EarlyStopping
@@ -14,11 +15,13 @@ from tinycompress.train.diagnose import NonFiniteLossError as NonFiniteLossError
 from tinycompress.train.evaluate import (
     Evaluation as Evaluation,
     evaluate as evaluate,
+    mean_loss as mean_loss,
     predict as predict,
 )
-from tinycompress.train.fit import Run as Run, fit as fit
+from tinycompress.train.fit import fit as fit
 from tinycompress.train.history import Epoch as Epoch, History as History
 from tinycompress.train.objective import Objective as Objective, Supervised as Supervised
 from tinycompress.train.progress import ProgressBar as ProgressBar
+from tinycompress.train.run import Run as Run
 from tinycompress.train.step import StepResult as StepResult, value_and_grad as value_and_grad
 from tinycompress.train.workers import Workers as Workers, available_cores as available_cores

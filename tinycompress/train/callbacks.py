@@ -1,6 +1,6 @@
 """Callbacks: what happens around training, hooked in rather than written into the loop.
 
-A callback gets the :class:`~tinycompress.train.fit.Run`, on which everything can be read
+A callback gets the :class:`~tinycompress.train.run.Run`, on which everything can be read
 (``model``, ``optimizer``, ``epoch``, ``step``, ``loss`` …) and ``run.stop()`` be called. What it
 must remember over an interruption it returns from ``state_dict``; checkpoints keep it.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinycompress.train.fit import Run
+    from tinycompress.train.run import Run
 
 
 class Callback:
@@ -32,7 +32,7 @@ class Callback:
         """After the last epoch, or after ``run.stop()``; not after an error."""
 
     def close(self, run: Run) -> None:
-        """Whatever way the run ended; release what you hold."""
+        """Whatever way the run ended, in its last moment; release what you hold."""
 
     def state_dict(self) -> dict[str, Any]:
         """What to keep in a checkpoint, as JSON values."""
@@ -59,6 +59,10 @@ class EarlyStopping(Callback):
         self.patience, self.min_delta = patience, min_delta
         self.best: float | None = None
         self.waited = 0
+
+    def on_fit_begin(self, run: Run) -> None:
+        if self.waited > self.patience:  # resumed: the run ended here before
+            run.stop()
 
     def on_epoch_end(self, run: Run) -> None:
         loss = run.history[-1].val_loss

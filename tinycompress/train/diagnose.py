@@ -1,8 +1,10 @@
-"""When the loss becomes NaN or infinite: stop, and say where it began.
+"""When training meets NaN or infinity: stop, and say where it began.
 
-On a CPU every loss is looked at, before its gradients reach the weights, and the step is run again
-under ``detect_anomaly``, with the same dropout masks, to find the operation. On a GPU looking waits
-for the device, so losses are kept there and looked at together every :data:`CHECK_EVERY` steps.
+On a CPU the loss and the gradients of every step are looked at before they reach the weights, and
+a bad step is run again under ``detect_anomaly``, with the same dropout masks, to find the
+operation; weights and running statistics stay as they were before it. On a GPU looking waits for
+the device, so losses are kept there and looked at together every :data:`CHECK_EVERY` steps, at the
+end of an epoch and before a checkpoint is written.
 """
 
 from __future__ import annotations
@@ -13,73 +15,124 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinycompress import random
+from tinycompress.backend import Array, array_module, to_numpy
 from tinycompress.graph import AnomalyError, detect_anomaly
 from tinycompress.train.step import StepResult
 
 if TYPE_CHECKING:
-    from tinycompress.train.fit import Run
+    from tinycompress.train.run import Run
 
 CHECK_EVERY = 50
 
 
 class NonFiniteLossError(FloatingPointError):
-    """The loss became NaN or infinite.
+    """The loss, a gradient or a weight became NaN or infinite.
 
     Attributes:
         epoch, batch: where, both from 1 as progress shows them.
         cause: the first operation that produced NaN or infinity, in words.
     """
 
-    def __init__(self, epoch: int, batch: int, loss: float, cause: str) -> None:
+    def __init__(self, epoch: int, batch: int, what: str, cause: str) -> None:
         self.epoch, self.batch, self.cause = epoch, batch, cause
         super().__init__(
-            f"the loss became {loss} in epoch {epoch}, batch {batch}: {cause}. Usual remedies: a "
-            "smaller learning rate, clip_grad_norm, inputs scaled to [0, 1]"
+            f"{what} in epoch {epoch}, batch {batch}: {cause}. Usual remedies: a smaller learning "
+            "rate, clip_grad_norm, inputs scaled to [0, 1]"
         )
 
 
 class LossWatch:
-    """Runs a step and looks at its loss, at once or later."""
+    """Runs steps and looks at what they give, at once or later."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
         self._unread: list[tuple[int, int, Any]] = []
+        self._classes = 0
 
     def value_and_grad(self, batch: tuple[Any, ...]) -> StepResult:
         """The step's value and gradients.
 
         Raises:
-            NonFiniteLossError: the loss, or one that was not looked at yet, is not finite.
+            NonFiniteLossError: this step's are not finite (CPU), or an earlier loss was not (GPU).
         """
         run, key = self.run, random.next_key()
         result = run.compute(batch, key)
-        if isinstance(result.loss, np.ndarray | np.generic):
-            if not math.isfinite(result.loss):
+        if isinstance(result.outputs, np.ndarray):
+            what = self._wrong_with(result)
+            if what:
                 cause = self._cause(batch, key)
-                raise NonFiniteLossError(run.epoch + 1, run.batch + 1, float(result.loss), cause)
+                raise NonFiniteLossError(run.epoch + 1, run.batch + 1, what, cause)
             return result
+        self._classes = result.outputs.shape[-1]
         self._unread.append((run.epoch + 1, run.batch + 1, result.loss))
         if len(self._unread) >= CHECK_EVERY:
-            self.check()
+            self._read_losses()
         return result
 
     def check(self) -> None:
-        """Look at the losses that were left on the device."""
+        """Look at the losses that were left on the device, and at the weights themselves.
+
+        Raises:
+            NonFiniteLossError: one of them is not finite.
+        """
+        self._read_losses()
+        name = self._bad_weight()
+        if name:
+            cause = "the last update overflowed"
+            what = f"the weights {name} became NaN or infinite"
+            raise NonFiniteLossError(self.run.epoch + 1, self.run.batch, what, cause)
+
+    def _read_losses(self) -> None:
         unread, self._unread = self._unread, []
-        for epoch, batch, loss in unread:
-            value = float(loss)
-            if not math.isfinite(value):
-                cause = f"found at the check every {CHECK_EVERY} steps; train on a CPU to see where"
-                raise NonFiniteLossError(epoch, batch, value, cause)
+        if not unread:
+            return
+        losses = array_module(unread[0][2]).stack([loss for _, _, loss in unread])
+        for (epoch, batch, _), loss in zip(unread, to_numpy(losses), strict=True):
+            if not math.isfinite(loss):
+                what = f"the loss became {loss}"
+                raise NonFiniteLossError(epoch, batch, what, self._late_cause())
+
+    # ----------------------------------------------------------------------- what it was
+
+    def _wrong_with(self, result: StepResult) -> str:
+        if not math.isfinite(result.loss):
+            return f"the loss became {result.loss}"
+        named = zip(self.run.names, result.gradients, strict=True)
+        bad = next((name for name, g in named if not _finite(g)), None)
+        return "" if bad is None else f"the gradient by {bad} became NaN or infinite"
+
+    def _bad_weight(self) -> str | None:
+        named = zip(self.run.names, self.run.params, strict=True)
+        return next((name for name, p in named if not _finite(p.data)), None)
 
     def _cause(self, batch: tuple[Any, ...], key: int) -> str:
-        for name, p in self.run.model.named_parameters():
-            if not np.isfinite(p.data).all():
-                return f"the weights {name} were no longer finite before this step"
+        name = self._bad_weight()
+        if name:
+            return f"the weights {name} were no longer finite before this step"
+        if not all(_finite(array) for array in batch):
+            return "the batch itself holds NaN or infinity, which the augmentation must have made"
         try:
             with detect_anomaly():
                 self.run.compute(batch, key)
         except AnomalyError as error:
             where = "; ".join(getattr(error, "__notes__", []))
             return f"{error}{' (' + where + ')' if where else ''}"
-        return "the objective itself returned it"
+        return (
+            "no operation produced it: the sum over the batch overflowed, or the objective made it"
+        )
+
+    def _late_cause(self) -> str:
+        """Why a loss on a GPU may have gone wrong, some steps ago."""
+        labels = self.run.train.arrays[1:2]
+        if labels and labels[0].dtype.kind == "i" and labels[0].ndim == 1:
+            highest = int(labels[0].max())
+            if highest >= self._classes:
+                return f"the labels go up to {highest}, but the model has {self._classes} outputs"
+        return (
+            "found afterwards, when the weights had moved on: go back to a checkpoint, and train "
+            "on a CPU to see which operation it was"
+        )
+
+
+def _finite(array: Array) -> bool:
+    return array.dtype.kind != "f" or bool(array_module(array).isfinite(array).all())

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tinycompress.train.callbacks import Callback
 
 if TYPE_CHECKING:
-    from tinycompress.train.fit import Run
+    from tinycompress.train.run import Run
 
 
 class ProgressBar(Callback):
