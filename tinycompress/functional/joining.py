@@ -23,9 +23,9 @@ from tinycompress.tensor import (
 
 def where(condition: Any, a: Any, b: Any) -> Tensor:
     """``a`` where ``condition`` (boolean) holds, else ``b``; all three broadcast."""
-    condition = operand(condition)
-    if not isinstance(condition, Tensor) or condition.dtype.kind != "b":
-        raise TypeError("where: condition must be a boolean tensor or array")
+    condition = as_tensor(condition)
+    if condition.dtype.kind != "b":
+        raise TypeError(f"where: condition must be boolean, got {condition.dtype}")
     a, b = operands(a, b)
     shapes = [condition.shape, *(x.shape for x in (a, b) if isinstance(x, Tensor))]
     for s, t in combinations(shapes, 2):
@@ -47,8 +47,8 @@ def minimum(a: Any, b: Any) -> Tensor:
 
 
 def _extreme(op: Any, a: Any, b: Any) -> Tensor:
-    a, b = operand(a), operand(b)
-    return binary(op, a if isinstance(b, Tensor) else as_tensor(a), b)
+    numbers = not any(isinstance(operand(x), Tensor) for x in (a, b))
+    return binary(op, as_tensor(a) if numbers else a, b)
 
 
 def cat(tensors: Sequence[Any], axis: int = 0) -> Tensor:
