@@ -106,14 +106,19 @@ def _decode_packed(body: Cursor, dtype: np.dtype, count: int) -> Decoded:
     how = f"packed, {bits}-bit"
     if bits == 0:
         return Decoded(np.full(count, least, dtype), how)
-    data = body.take(packed_size(count, bits), f"{count:,} values of {bits} bits")
-    try:
-        above = unpack(data, count, bits)
-    except ValueError as error:
-        raise body.error(str(error)) from error
+    above = read_packed(body, count, bits)
     if count and least + int(above.max()) > high:
         raise body.error(f"a value does not fit {dtype}")
     return Decoded((above.astype(np.int64) + least).astype(dtype), how)
+
+
+def read_packed(body: Cursor, count: int, bits: int) -> np.ndarray:
+    """The next ``count`` codes, as ``packing.pack`` wrote them."""
+    data = body.take(packed_size(count, bits), f"{count:,} values of {bits} bits")
+    try:
+        return unpack(data, count, bits)
+    except ValueError as error:
+        raise body.error(str(error)) from error
 
 
 # ---------------------------------------------------------------------------------------- sparse
@@ -146,8 +151,7 @@ def _decode_sparse(body: Cursor, dtype: np.dtype, count: int) -> Decoded:
     fill = 0 if dtype.kind == "f" else unzigzag(body.varint("the value that is left out"))
     if dtype.kind != "f" and not np.iinfo(dtype).min <= fill <= np.iinfo(dtype).max:
         raise body.error(f"the value that is left out, {fill}, does not fit {dtype}")
-    mask = np.frombuffer(body.take(packed_size(count, 1), f"a mask of {count:,} bits"), np.uint8)
-    kept = np.unpackbits(mask, count=count).astype(bool)
+    kept = read_packed(body, count, 1).astype(bool)
     number = body.byte("the codec of the values that are kept")
     if number not in (RAW, PACKED):
         raise body.error(f"codec {number} cannot stand inside a sparse tensor")

@@ -17,7 +17,5 @@ class FormatError(ValueError):
         self.offset, self.reason, self.path = offset, reason, path
 
     def __str__(self) -> str:
-        name = (
-            "this is no readable .tcz file" if self.path is None else f"{self.path}: not readable"
-        )
-        return f"{name} (byte {self.offset}): {self.reason}"
+        where = "" if self.path is None else f"{self.path}: "
+        return f"{where}not a readable .tcz file (byte {self.offset}): {self.reason}"

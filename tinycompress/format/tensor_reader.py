@@ -8,9 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.format.codecs import decode
+from tinycompress.format.codecs import decode, read_packed
 from tinycompress.format.cursor import Cursor
-from tinycompress.format.packing import packed_size
 from tinycompress.format.tensors import (
     DTYPE,
     DTYPES,
@@ -153,11 +152,10 @@ class _Reader:
         length = self.cursor.varint(f"the length of the mask of {slot.name}")
         if length == 0:
             return values != 0
-        if length != packed_size(values.size, 1):
-            raise self.cursor.error(f"the mask of {slot.name} has {length:,} bytes")
-        data = self.cursor.take(length, f"the mask of {slot.name}")
-        bits = np.unpackbits(np.frombuffer(data, np.uint8), count=values.size)
-        return bits.astype(bool).reshape(values.shape)
+        bits = self.cursor.window(length, f"the mask of {slot.name}")
+        mask = read_packed(bits, values.size, 1).astype(bool)
+        bits.finish(f"the mask of {slot.name}")
+        return mask.reshape(values.shape)
 
     def _claim(self, slot: Slot, size: int) -> None:
         """Refuse what would take far more memory than the file can have words for."""

@@ -1,0 +1,145 @@
+"""Codecs: every one gives back the bits that it got, and the shortest is chosen."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tinycompress.format import FormatError
+from tinycompress.format.codecs import CODECS, PACKED, RAW, SPARSE, decode, encode
+from tinycompress.format.cursor import Cursor
+from tinycompress.format.tensors import DTYPES
+
+arrays = st.sampled_from(DTYPES).flatmap(
+    lambda dtype: (
+        hnp.arrays(dtype, st.integers(0, 40))
+        | hnp.arrays(dtype, st.integers(0, 40), fill=st.just(np.dtype(dtype).type(0)))
+    )
+)
+
+
+def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
+    return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+@given(arrays)
+def test_what_was_encoded_comes_back_to_the_bit(values):
+    number, body = encode(values)
+    back = decode(number, Cursor(body), values.dtype, values.size).values
+    assert same_bits(back, values)
+    assert back.flags.writeable
+    assert back.flags.owndata
+
+
+@pytest.mark.parametrize("number", CODECS)
+@given(values=arrays)
+def test_each_codec_comes_back_to_the_bit(number, values):
+    body = CODECS[number].encode(values)
+    assume(body is not None)
+    assert same_bits(decode(number, Cursor(body), values.dtype, values.size).values, values)
+
+
+@given(arrays)
+def test_the_shortest_is_chosen_and_never_longer_than_raw(values):
+    _, body = encode(values)
+    sizes = [len(b) for c in CODECS.values() if (b := c.encode(values)) is not None]
+    assert len(body) == min(sizes) <= values.nbytes
+
+
+@given(
+    number=st.sampled_from([*CODECS, 3, 30]),
+    dtype=st.sampled_from(DTYPES).map(np.dtype),
+    count=st.integers(0, 40),
+    body=st.binary(max_size=80),
+)
+def test_any_bytes_are_values_or_a_format_error(number, dtype, count, body):
+    try:
+        values = decode(number, Cursor(body), dtype, count).values
+    except FormatError:
+        return
+    assert (values.dtype, values.shape) == (dtype, (count,))
+
+
+def test_a_dense_float_stays_four_bytes(rng):
+    values = rng.normal(size=1000).astype(np.float32)
+    number, body = encode(values)
+    assert (number, len(body)) == (RAW, 4000)
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_codes_take_their_bits_whatever_their_dtype(bits, rng):
+    codes = rng.integers(-(1 << bits - 1), 1 << bits - 1, 4000)
+    codes[:2] = -(1 << bits - 1), (1 << bits - 1) - 1
+    for dtype in ("int32", "int64"):
+        number, body = encode(codes.astype(dtype))
+        assert number == PACKED
+        assert 500 * bits + 2 <= len(body) <= 500 * bits + 4
+
+
+def test_ninety_percent_zeros_take_a_bit_each(rng):
+    values = rng.normal(size=8000).astype(np.float32)
+    values[rng.permutation(8000)[:7200]] = 0
+    number, body = encode(values)
+    assert (number, len(body)) == (SPARSE, 1000 + 1 + 800 * 4)
+
+
+def test_sparse_codes_are_packed_inside(rng):
+    codes = np.zeros(8000, np.uint8)
+    codes[:] = 128  # a zero point that is not 0 is left out just as well
+    codes[rng.permutation(8000)[:800]] = rng.integers(120, 128, 800)
+    number, body = encode(codes)
+    assert number == SPARSE
+    assert len(body) <= 2 + 1000 + 1 + 3 + 800 * 3 // 8
+
+
+def test_minus_zero_is_a_value_of_its_own():
+    values = np.array([0.0, -0.0, 0.0, 1.0] * 100, np.float32)
+    number, body = encode(values)
+    assert number == SPARSE
+    assert same_bits(decode(number, Cursor(body), values.dtype, 400).values, values)
+
+
+def test_one_number_repeated_takes_two_bytes():
+    assert encode(np.full(1000, 7, np.int8)) == (PACKED, bytes([0, 14]))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max]),
+        np.array([np.iinfo(np.uint64).max] * 50 + [0], np.uint64),
+        np.array([np.iinfo(np.int64).min] * 50),
+        np.array([np.nan, -np.nan, np.inf, -0.0, 1e-45] * 20, np.float32),
+    ],
+)
+def test_extreme_values(values):
+    number, body = encode(values)
+    assert same_bits(decode(number, Cursor(body), values.dtype, values.size).values, values)
+
+
+@pytest.mark.parametrize(
+    ("number", "dtype", "count", "body", "reason"),
+    [
+        (7, "int8", 1, "00", "codec 7 is not known"),
+        (RAW, "float32", 2, "00000000", "truncated"),
+        (RAW, "float32", 1, "0000000000", "too many"),
+        (RAW, "bool", 1, "02", "neither 0 nor 1"),
+        (PACKED, "float32", 1, "0100", "cannot be packed"),
+        (PACKED, "int8", 1, "1100", "in 17 bits"),
+        (PACKED, "int8", 2, "088002ff00", "least value 128 does not fit"),
+        (PACKED, "int8", 2, "08feff", "truncated"),
+        (PACKED, "int8", 2, "08fe01ffff", "a value does not fit int8"),
+        (PACKED, "uint8", 2, "040012ff", "too many"),
+        (PACKED, "uint8", 1, "040011", "last 4 bits"),
+        (PACKED, "uint8", 1, "0001", "least value -1 does not fit"),
+        (SPARSE, "bool", 8, "0000", "cannot be sparse"),
+        (SPARSE, "float32", 100, "00", "truncated"),
+        (SPARSE, "float32", 8, "0002", "cannot stand inside"),
+        (SPARSE, "float32", 8, "800000", "truncated"),
+        (SPARSE, "int8", 8, "80020000", "does not fit int8"),
+        (SPARSE, "float32", 4, "0f00", "last 4 bits"),
+    ],
+)
+def test_damaged_bodies_are_refused(number, dtype, count, body, reason):
+    with pytest.raises(FormatError, match=reason):
+        decode(number, Cursor(bytes.fromhex(body)), np.dtype(dtype), count)
