@@ -13,6 +13,25 @@ from tinycompress import (
     train as train,
 )
 from tinycompress.backend import DeviceError as DeviceError
+from tinycompress.compress.distill import distill as distill
+from tinycompress.compress.prune import (
+    prune as prune,
+    sparsity_report as sparsity_report,
+    strip as strip,
+)
+from tinycompress.compress.quantize import (
+    QuantConfig as QuantConfig,
+    dequantize as dequantize,
+    quantization_report as quantization_report,
+    quantize as quantize,
+)
+from tinycompress.format import (
+    FormatError as FormatError,
+    inspect as inspect,
+    load as load,
+    register as register,
+    save as save,
+)
 from tinycompress.functional.joining import (
     cat as cat,
     maximum as maximum,
@@ -28,6 +47,7 @@ from tinycompress.graph import (
 )
 from tinycompress.nn.summary import summary as summary
 from tinycompress.random import manual_seed as manual_seed
+from tinycompress.report import compare as compare
 from tinycompress.tensor import (
     Tensor as Tensor,
     float32 as float32,

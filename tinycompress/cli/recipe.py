@@ -1,0 +1,47 @@
+"""How the command line trains: which optimizer and which schedule, from a few options."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from tinycompress import optim
+from tinycompress.data import Dataset, batch_count
+from tinycompress.nn import Module
+
+
+class OptimizerName(StrEnum):
+    sgd = "sgd"
+    adam = "adam"
+    adamw = "adamw"
+
+
+class ScheduleName(StrEnum):
+    one_cycle = "one-cycle"
+    cosine = "cosine"
+    none = "none"
+
+
+def make_optimizer(
+    model: Module, name: OptimizerName, lr: float, weight_decay: float
+) -> optim.Optimizer:
+    """SGD with momentum 0.9, Adam, or AdamW over the model's parameters."""
+    if name == OptimizerName.sgd:
+        return optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+    kind = optim.Adam if name == OptimizerName.adam else optim.AdamW
+    return kind(model.parameters(), lr=lr, weight_decay=weight_decay)
+
+
+def make_schedule(
+    name: ScheduleName, optimizer: optim.Optimizer, data: Dataset, epochs: int, batch_size: int
+) -> dict[str, Any]:
+    """The keyword arguments of ``fit`` for a schedule over the whole run, updated every step."""
+    steps = epochs * batch_count(data, batch_size)
+    if name == ScheduleName.one_cycle and steps > 1:
+        rate = optimizer.param_groups[0]["lr"]
+        schedule: Any = optim.OneCycleLR(optimizer, max_lr=rate, total_steps=steps)
+    elif name == ScheduleName.cosine:
+        schedule = optim.CosineAnnealingLR(optimizer, T_max=steps)
+    else:
+        return {}
+    return {"schedule": schedule, "schedule_every": "step"}
