@@ -22,43 +22,39 @@ from tinycompress.compress.quantize.weights import (
     quantize_weight,
 )
 from tinycompress.nn.skeleton import new_array, skeletons
-from tinycompress.shapes import pair
 from tinycompress.tensor import Tensor
+
+Size = int | tuple[int, int]
 
 
 class QuantizedLayer(nn.Module):
     """What quantized layers have in common.
 
     Args:
-        weight_shape: (O, ...).
-        bias: whether there is a number to add per output channel.
-        quantization: a :class:`QuantConfig`, or what its ``to_dict`` gave.
+        layer: a skeleton of the float layer: its shapes and its config are taken over.
+        quantization: a :class:`QuantConfig`, what its ``to_dict`` gave, or None for the default.
 
     Attributes:
-        weight_codes: whole numbers of ``weight_shape``, in the smallest dtype that fits.
+        weight_codes: whole numbers, (O, ...) as the float weight, in the smallest dtype that fits.
         weight_scale, weight_zero_point: one per block, see ``blocks.py``.
         bias: (O) parameter, or None.
     """
 
     float_type: ClassVar[type[nn.Module]]
-    geometry: ClassVar[tuple[str, ...]]
-    """Names of the constructor arguments that the float layer has too, without ``bias``."""
 
     def __init__(
-        self,
-        weight_shape: tuple[int, ...],
-        bias: bool,
-        quantization: QuantConfig | Mapping[str, Any],
+        self, layer: nn.Module, quantization: QuantConfig | Mapping[str, Any] | None
     ) -> None:
         super().__init__()
         if not isinstance(quantization, QuantConfig):
-            quantization = QuantConfig.from_dict(quantization)
+            quantization = QuantConfig.from_dict(quantization or {})
         self.quantization: QuantConfig = quantization
-        codes, scale, zero_point = blank_weight(weight_shape, self.quantization)
+        self._float_config = layer.config()
+        codes, scale, zero_point = blank_weight(layer.weight.shape, self.quantization)
         self.register_buffer("weight_codes", codes)
         self.register_buffer("weight_scale", scale)
         self.register_buffer("weight_zero_point", zero_point)
-        self.bias = nn.Parameter(new_array(weight_shape[:1], 0)) if bias else None
+        self.bias = None if layer.bias is None else nn.Parameter(new_array(layer.bias.shape, 0))
 
     @classmethod
     def from_float(cls, layer: nn.Module, config: QuantConfig, name: str = "layer") -> Self:
@@ -76,9 +72,8 @@ class QuantizedLayer(nn.Module):
 
     def to_float(self) -> nn.Module:
         """The float layer whose weights are what the codes stand for."""
-        arguments = {name: value for name, value in self.config().items() if name != "quantization"}
         with skeletons():  # draws no initial weights, which would be thrown away
-            layer = self.float_type(**arguments)
+            layer = self.float_type(**self._float_config)
         layer.weight = nn.Parameter(self.weight.data)
         layer.bias = copy.deepcopy(self.bias)
         return layer.train(self.training)
@@ -92,10 +87,7 @@ class QuantizedLayer(nn.Module):
         return QuantizedWeight(self.weight_codes, self.weight_scale, self.weight_zero_point)
 
     def config(self) -> dict[str, Any]:
-        values = {name: getattr(self, name) for name in self.geometry}
-        arguments = {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
-        quantization = self.quantization.to_dict()
-        return {**arguments, "bias": self.bias is not None, "quantization": quantization}
+        return {**self._float_config, "quantization": self.quantization.to_dict()}
 
     def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         return math.prod(output_shape[1:]) * math.prod(self.weight_codes.shape[1:])
@@ -117,7 +109,6 @@ class QuantizedLinear(QuantizedLayer):
     """``nn.Linear`` with codes for weights: x (..., in) → (..., out)."""
 
     float_type = nn.Linear
-    geometry = ("in_features", "out_features")
 
     def __init__(
         self,
@@ -126,7 +117,9 @@ class QuantizedLinear(QuantizedLayer):
         bias: bool = True,
         quantization: QuantConfig | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__((out_features, in_features), bias, quantization or QuantConfig())
+        with skeletons():  # checks the arguments
+            layer = nn.Linear(in_features, out_features, bias)
+        super().__init__(layer, quantization)
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, x: Any) -> Tensor:
@@ -137,30 +130,27 @@ class QuantizedConv2d(QuantizedLayer):
     """``nn.Conv2d`` with codes for weights: x (N, C, H, W) → (N, O, oh, ow)."""
 
     float_type = nn.Conv2d
-    geometry = (
-        "in_channels", "out_channels", "kernel_size", "stride", "padding", "dilation", "groups",
-    )  # fmt: skip
 
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        dilation: int | tuple[int, int] = 1,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
         quantization: QuantConfig | Mapping[str, Any] | None = None,
     ) -> None:
-        size = pair("kernel_size", kernel_size, 1)
-        shape = (out_channels, in_channels // groups, *size)
-        super().__init__(shape, bias, quantization or QuantConfig())
+        with skeletons():  # checks the arguments
+            layer = nn.Conv2d(
+                in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
+            )
+        super().__init__(layer, quantization)
         self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size = size
-        self.stride = pair("stride", stride, 1)
-        self.padding = pair("padding", padding, 0)
-        self.dilation = pair("dilation", dilation, 1)
+        self.kernel_size, self.stride = layer.kernel_size, layer.stride
+        self.padding, self.dilation = layer.padding, layer.dilation
 
     def forward(self, x: Any) -> Tensor:
         return F.conv2d(

@@ -21,7 +21,10 @@ def quantize(model: nn.Module, config: QuantConfig | None = None) -> nn.Module:
     Raises:
         ValueError: there is nothing to quantize, or some layers cannot be; all are named.
     """
-    config = _checked(model, config)
+    _check_model("quantize", model)
+    config = QuantConfig() if config is None else config
+    if not isinstance(config, QuantConfig):
+        raise TypeError(f"config must be a QuantConfig, got {type(config).__name__}")
     new: dict[str, nn.Module] = {}
     problems: list[str] = []
     for name, layer in model.named_modules():
@@ -49,18 +52,16 @@ def dequantize(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: no layer is quantized.
     """
+    _check_model("dequantize", model)
     new = {n: m.to_float() for n, m in model.named_modules() if isinstance(m, QuantizedLayer)}
     if not new:
         raise ValueError(f"{type(model).__name__} has no quantized layer")
     return _with_replaced(model, new)
 
 
-def _checked(model: nn.Module, config: QuantConfig | None) -> QuantConfig:
+def _check_model(verb: str, model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
-        raise TypeError(f"quantize takes a model, got {type(model).__name__}")
-    if config is not None and not isinstance(config, QuantConfig):
-        raise TypeError(f"config must be a QuantConfig, got {type(config).__name__}")
-    return config or QuantConfig()
+        raise TypeError(f"{verb} takes a model, got {type(model).__name__}")
 
 
 def _nothing_to_quantize(model: nn.Module) -> str:

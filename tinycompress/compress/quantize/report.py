@@ -23,7 +23,7 @@ class LayerReport:
         snr_db: signal-to-noise ratio ``10 lg(Σw² / Σ(w − ŵ)²)`` in decibels, infinite where
             nothing was lost; None where the layer is not quantized.
         max_error: the largest ``|w − ŵ|``; None where the layer is not quantized.
-        bytes: of codes at their bit width, scales, zero points unless they are all 0, and bias.
+        bytes: of codes and zero points at their bit width (symmetric: no zero points), scales, bias.
             Arithmetic, not a measurement: how large the file is, the file says.
         float_bytes: of the same layer before.
         skipped: why it is not quantized, or "".
@@ -61,6 +61,11 @@ def quantization_report(original: nn.Module, quantized: nn.Module) -> list[Layer
 
 
 def _quantized_entry(name: str, before: nn.Module, layer: QuantizedLayer) -> LayerReport:
+    if not isinstance(before, layer.float_type):
+        raise ValueError(
+            f"these are two different models: {name!r} is a {type(before).__name__} in one and a "
+            f"{type(layer).__name__} in the other"
+        )
     w, approximate = (to_numpy(m.weight.data).astype(np.float64) for m in (before, layer))
     if w.shape != approximate.shape:
         raise ValueError(
@@ -98,10 +103,10 @@ def snr_db(signal: np.ndarray, approximation: np.ndarray) -> float:
 
 
 def _bytes(layer: QuantizedLayer) -> int:
-    codes = -(-layer.weight_codes.size * layer.quantization.bits // 8)
-    zero_point = layer.weight_zero_point
-    shifts = zero_point.nbytes if layer.quantization.scheme == "affine" else 0
-    return codes + layer.weight_scale.nbytes + shifts + _parameter_bytes(layer)
+    q = layer.quantization
+    packed = lambda codes: -(-codes.size * q.bits // 8)  # noqa: E731
+    shifts = packed(layer.weight_zero_point) if q.scheme == "affine" else 0
+    return packed(layer.weight_codes) + layer.weight_scale.nbytes + shifts + _parameter_bytes(layer)
 
 
 def _parameter_bytes(layer: nn.Module) -> int:
