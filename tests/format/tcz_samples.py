@@ -45,6 +45,12 @@ def nested() -> nn.Module:
     return nn.Sequential({"flatten": nn.Flatten(), "branch": branch, "tail": nn.Linear(6, 1)})
 
 
+def shared() -> nn.Module:
+    model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 3))
+    model[2].weight = model[0].weight
+    return model
+
+
 SAMPLES = {
     "small": small,
     "pruned": lambda: with_mask(small()),
@@ -55,6 +61,7 @@ SAMPLES = {
     "float16": lambda: small().to("float16"),
     "batch norm": trained_batch_norm,
     "nested": nested,
+    "shared": shared,
     "list": lambda: nn.ModuleList([nn.Linear(2, 2), nn.ReLU(), nn.ModuleList()]),
     "one layer": lambda: nn.Linear(3, 2, bias=False),
     "no tensors": lambda: nn.Sequential(nn.Flatten(), nn.ReLU()),

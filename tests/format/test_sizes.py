@@ -22,7 +22,12 @@ def test_a_float_model_takes_four_bytes_a_number_and_less_than_64_more(name):
     assert 0 <= len(fmt.to_bytes(model)) - 4 * numbers < 64
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 5, 8, 12, 16])
+def test_lenet_5_takes_45_bytes_beside_its_numbers():
+    model = models.create("lenet-5")
+    assert len(fmt.to_bytes(model)) == 1_724_365 == 4 * sum(weights_and_biases(model)) + 45
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 5, 8, 12, 16])
 def test_a_quantized_model_takes_its_bits_a_weight(bits):
     model = models.create("lenet-5")
     weights, biases = weights_and_biases(model)

@@ -114,7 +114,9 @@ def construct(name: str, arguments: Mapping[str, Any], replaced: nn.Module | Non
 
 def inherited_arguments(name: str, replaced: nn.Module | None) -> dict[str, Any]:
     """What a layer of class ``name`` takes over from the config of the one that it replaces."""
-    config = {} if replaced is None else replaced.config()
+    if replaced is None:
+        return {}
+    config = replaced.config()
     return {key: config[key] for key in arguments_of(name) if key in config}
 
 

@@ -1,0 +1,140 @@
+"""A second reader, written from docs/format.md and from nothing of the package, reads every file.
+
+It is given the expected dtypes and shapes, which the page's tables of layers have.
+"""
+
+import json
+import re
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tcz_samples import SAMPLES
+
+from tinycompress import format as fmt
+from tinycompress.format.describe import describe
+
+PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
+DTYPES = re.findall(r"\d+ (\w+)", PAGE.split("if a dtype is given:")[1].split("|")[0])
+WORDS = [w for r in PAGE.split("```words\n")[1].split("```")[0].splitlines() for w in r.split()[1:]]
+
+
+class Bytes:
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def take(self, n):
+        self.at += n
+        return self.data[self.at - n : self.at]
+
+    def byte(self):
+        return self.take(1)[0]
+
+    def varint(self):
+        byte = self.byte()
+        return byte if byte < 128 else byte - 128 + 128 * self.varint()
+
+    def zigzag(self):
+        n = self.varint()
+        return -(n + 1) // 2 if n % 2 else n // 2
+
+    def bits(self, count, width):
+        stream = "".join(f"{byte:08b}" for byte in self.take(-(-count * width // 8)))
+        return [int(stream[i * width : (i + 1) * width], 2) for i in range(count)]
+
+    def rest(self):
+        return self.take(len(self.data) - self.at)
+
+
+def read_value(b):
+    tag = b.byte()
+    if tag < 0x80:
+        return WORDS[tag]
+    if tag < 0xC0:
+        return tag - 0x80
+    if tag in (0xF0, 0xF1, 0xF2):
+        return [None, False, True][tag - 0xF0]
+    if tag == 0xF3:
+        return b.zigzag()
+    if tag == 0xF4:
+        return struct.unpack("<d", b.take(8))[0]
+    kind, n = (tag - 0xF5, b.varint()) if tag >= 0xF5 else ({0xC: 1, 0xD: 2, 0xE: 0}[tag >> 4], tag)
+    n = n if tag >= 0xF5 else tag & 15
+    if kind == 0:
+        return b.take(n).decode()
+    if kind == 1:
+        return [read_value(b) for _ in range(n)]
+    return {read_value(b): read_value(b) for _ in range(n)}
+
+
+def read_body(b, codec, dtype, n):
+    dtype = np.dtype(dtype)
+    if codec == 0:
+        return np.frombuffer(b.take(n * dtype.itemsize), dtype.newbyteorder("<")).tolist()
+    if codec == 1:
+        width, least = b.byte(), b.zigzag()
+        return [least + code for code in (b.bits(n, width) if width else [0] * n)]
+    fill = b.zigzag() if dtype.kind in "iu" else 0.0
+    kept = b.bits(n, 1)
+    others = iter(read_body(b, b.byte(), dtype, sum(kept)))
+    return [next(others) if k else fill for k in kept]
+
+
+def read_record(b, dtype, shape, earlier):
+    """(values, mask or None)."""
+    head = b.byte()
+    if head & 31 == 31:
+        return earlier[Bytes(b.take(b.varint())).varint()]
+    dtype = DTYPES[b.byte()] if head & 0x40 else dtype
+    shape = [b.varint() for _ in range(b.varint())] if head & 0x80 else shape
+    n = int(np.prod(shape))
+    body = Bytes(b.take(b.varint()))
+    values = np.array(read_body(body, head & 31, dtype, n), dtype).reshape(shape)
+    assert not body.rest()
+    if not head & 0x20:
+        return values, None
+    mask = Bytes(b.take(b.varint()))
+    return values, np.reshape(mask.bits(n, 1), shape) if mask.data else values != 0
+
+
+def read_file(data, expected):
+    """(architecture, [(values, mask or None)])."""
+    b, contents, checksum = Bytes(data), [], zlib.crc32(data[:5])
+    assert b.take(5) == b"\x89TCZ\x01"
+    for kind in (1, 2):
+        start = b.at
+        assert b.byte() == kind
+        contents.append(Bytes(b.take(b.varint())))
+        checksum = zlib.crc32(data[start : b.at], checksum)
+        assert struct.unpack("<I", b.take(4))[0] == checksum
+    assert not b.rest()
+    tensors = []
+    for dtype, shape in expected:
+        tensors.append(read_record(contents[1], dtype, shape, tensors))
+    assert not contents[1].rest()
+    return read_value(contents[0]), tensors
+
+
+def as_the_architecture_says(array):
+    dtype = "float32" if array.dtype.kind == "f" else array.dtype.name
+    return dtype, array.shape
+
+
+def test_a_reader_written_from_the_page_reads_every_file(sample):
+    state = sample.state_dict()
+    expected = [as_the_architecture_says(array) for array in state.values()]
+    architecture, tensors = read_file(fmt.to_bytes(sample), expected)
+    assert json.dumps(architecture) == json.dumps(describe(sample))
+    masks = {name: p.mask for name, p in sample.named_parameters()}
+    for (name, array), (values, mask) in zip(state.items(), tensors, strict=True):
+        assert (values.dtype, values.tobytes()) == (array.dtype, array.tobytes()), name
+        np.testing.assert_array_equal(mask, masks.get(name), err_msg=name)
+
+
+def test_the_samples_use_every_codec(tmp_path):
+    used = set()
+    for make in SAMPLES.values():
+        fmt.save(make(), tmp_path / "m.tcz")
+        used |= {t.how.split(",")[0] for t in fmt.inspect(tmp_path / "m.tcz").tensors}
+    assert used >= {"raw", "packed", "sparse (raw)"}
