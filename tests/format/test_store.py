@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinycompress import format as fmt, models, nn
+from tinycompress.compress.prune import strip
 from tinycompress.compress.quantize import QuantConfig, quantize
 from tinycompress.format.registry import register
 
@@ -106,6 +107,13 @@ def test_minus_zero_under_a_mask_costs_no_more_than_zero():
     size = len(fmt.to_bytes(model))
     assert size < 125 + 400 + 40
     assert not np.signbit(there_and_back(model).weight.data[~model.weight.mask]).any()
+
+
+def test_a_trained_and_stripped_model_costs_no_more_than_one_with_a_mask():
+    model = nn.Linear(100, 10, bias=False)
+    model.weight.mask = np.arange(1000).reshape(10, 100) % 10 == 0
+    model.weight.data *= model.weight.mask
+    assert len(fmt.to_bytes(strip(model))) == len(fmt.to_bytes(model)) - 1
 
 
 def test_minus_zero_without_a_mask_is_kept():

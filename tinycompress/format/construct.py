@@ -99,7 +99,7 @@ def construct(name: str, arguments: Mapping[str, Any], replaced: nn.Module | Non
     if make is None:
         raise ValueError(
             f"it holds a {_shown(name)}, which is not known here. Import its class and call "
-            "tinycompress.format.register(the class) before load; if the file comes from a newer "
+            "tinycompress.register(the class) before load; if the file comes from a newer "
             "tinycompress, update"
         )
     before = random.get_state()

@@ -77,7 +77,7 @@ def name_of(module: nn.Module) -> str:
                 return name
     raise TypeError(
         f"a file cannot name {kind.__name__}: give it a config() with its constructor's arguments, "
-        f"and call tinycompress.format.register({kind.__name__}) before save and before load"
+        f"and call tinycompress.register({kind.__name__}) before save and before load"
     )
 
 

@@ -88,7 +88,7 @@ def save(model: nn.Module, path: StrPath) -> int:
 
     Args:
         model: any of ``tinycompress.models``, any network of ``nn`` layers, quantized layers
-            included, and of classes that were registered (:func:`tinycompress.format.register`).
+            included, and of classes that were registered (:func:`tinycompress.register`).
             On any device.
         path: usually ``….tcz``; its folder must exist.
 

@@ -42,5 +42,8 @@ def strip(model: nn.Module) -> nn.Module:
     """A copy of ``model`` without masks: the zeros stay, but further training may move them."""
     bare = model.copy()
     for p in bare.parameters():
-        p.mask = None
+        if p.mask is not None:
+            with on_device(p.data):
+                p.data[~p.mask] = 0  # training leaves −0, which a file would have to keep
+            p.mask = None
     return bare
