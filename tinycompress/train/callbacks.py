@@ -7,6 +7,7 @@ must remember over an interruption it returns from ``state_dict``; checkpoints k
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class EarlyStopping(Callback):
         if patience < 0:
             raise ValueError(f"EarlyStopping: patience must be ≥ 0, got {patience}")
         self.patience, self.min_delta = patience, min_delta
-        self.best: float | None = None
+        self.best = math.inf
         self.waited = 0
 
     def on_fit_begin(self, run: Run) -> None:
@@ -68,7 +69,7 @@ class EarlyStopping(Callback):
         loss = run.history[-1].val_loss
         if loss is None:
             raise ValueError("EarlyStopping watches the validation loss: give fit(validate=…)")
-        if self.best is None or loss < self.best - self.min_delta:
+        if loss < self.best - self.min_delta:  # which NaN never is
             self.best, self.waited = loss, 0
             return
         self.waited += 1

@@ -15,6 +15,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from tinycompress import functional as F, optim
 from tinycompress.backend import on_device
 from tinycompress.data import Dataset, batch_count, batches
@@ -137,11 +139,7 @@ class Run:
     def _run_step(self, batch: tuple[Any, ...]) -> None:
         result = self.watch.value_and_grad(batch)
         self.loss = result.loss
-        for p, g in zip(self.params, result.gradients, strict=True):
-            p.grad = g
-        if self.clip_grad_norm is not None:
-            optim.clip_grad_norm_(self.params, self.clip_grad_norm)
-        self.optimizer.step()
+        self._update(result)
         if self.schedule is not None and self.schedule_every == "step":
             self.schedule.step()
         self.step += 1
@@ -151,6 +149,14 @@ class Run:
         if self.checkpoint_every and self.step % self.checkpoint_every == 0:
             self.save()
         self._heed_interrupt()
+
+    def _update(self, result: StepResult) -> None:
+        for p, g in zip(self.params, result.gradients, strict=True):
+            p.grad = g
+        with np.errstate(all="ignore"):  # the watch is how an infinity is reported
+            if self.clip_grad_norm is not None:
+                optim.clip_grad_norm_(self.params, self.clip_grad_norm)
+            self.optimizer.step()
 
     def compute(self, batch: tuple[Any, ...], key: int) -> StepResult:
         """Value and gradients on one batch with the dropout masks of ``key``."""
