@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 from tinycompress import nn, random
 from tinycompress.backend import to_numpy
 from tinycompress.compress.prune import prune, sparsity_report, strip
+from tinycompress.compress.quantize import QuantConfig, quantize
 from tinycompress.data import Dataset
 
 
@@ -234,6 +235,20 @@ def test_the_report_reads_as_a_table():
         report["fc9"]
 
 
+@pytest.mark.parametrize("scheme", ["symmetric", "affine"])
+def test_zeros_are_still_there_and_counted_after_quantization(scheme, device):
+    thin = prune(small_net().to(device), 0.8)
+    coded = quantize(thin, QuantConfig(bits=8, scheme=scheme))
+    report = sparsity_report(coded)
+    assert report.zeros >= 240
+    for name in LAYERS:
+        w = to_numpy(coded.get_submodule(name).weight.data)
+        assert report[name].zeros == (w == 0).sum()
+        assert not w[~to_numpy(thin.get_submodule(name).weight.mask)].any()
+    with pytest.raises(ValueError, match="has no layer to prune"):
+        prune(coded, 0.9)
+
+
 # ---------------------------------------------------------------------------------- bad input
 
 
@@ -263,7 +278,7 @@ def test_a_model_without_layers_to_prune_is_refused():
     for model in (nn.ReLU(), nn.Sequential(nn.Flatten(), nn.BatchNorm1d(4))):
         with pytest.raises(ValueError, match="has no layer to prune"):
             prune(model, 0.5)
-        with pytest.raises(ValueError, match="has no layer to prune"):
+        with pytest.raises(ValueError, match="has no Linear or Conv2d layer"):
             sparsity_report(model)
     with pytest.raises(ValueError, match="has no layer to prune"):
         prune(nn.Sequential({"fc": nn.Linear(2, 2)}), 0.5, skip=["fc"])

@@ -6,6 +6,7 @@ Biases and normalisation have too few numbers to be worth a mask, and losing one
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from tinycompress import nn
 from tinycompress.backend import array_module
@@ -23,22 +24,27 @@ def prunable_weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[s
     Raises:
         ValueError: a name in ``skip`` that is no prunable layer, or no layer is left.
     """
-    weights: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for name, module in model.named_modules():
-        if isinstance(module, PRUNABLE) and id(module.weight) not in seen:
-            seen.add(id(module.weight))
-            weights[name] = module.weight
+    weights = weights_by_layer(model, PRUNABLE)
     skipped = [skip] if isinstance(skip, str) else list(skip)
     check_names("skip", skipped, weights)
     left = {name: w for name, w in weights.items() if name not in skipped}
     if not left:
-        kinds = " or ".join(kind.__name__ for kind in PRUNABLE)
         raise ValueError(
-            f"{type(model).__name__} has no layer to prune: it needs at least one {kinds} "
-            f"that is not skipped (skip={skipped})"
+            f"{type(model).__name__} has no layer to prune: it needs at least one Linear or "
+            f"Conv2d that is not skipped (skip={skipped})"
         )
     return left
+
+
+def weights_by_layer(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, Any]:
+    """Layer name → weight of every layer of these kinds; a shared weight comes once."""
+    weights: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, kinds):
+            weight = module.weight
+            if not any(weight is other for other in weights.values()):
+                weights[name] = weight
+    return weights
 
 
 def check_names(argument: str, names: Iterable[str], weights: Iterable[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.backend import to_numpy
+from tinycompress.backend import on_device, to_numpy
 from tinycompress.compress.prune.gradients import mean_gradients
 from tinycompress.compress.prune.importance import (
     Criterion,
@@ -87,10 +87,11 @@ def choose_masks(
     weights = prunable_weights(model, skip)
     pools = _pools(weights, sparsity, scope)
     weights = {name: weights[name] for names, _ in pools for name in names}
-    check_finite(weights)
     chosen = criterion(importance, seed)
-    gradients = _gradients(model, list(weights), chosen, data, objective)
-    scores = layer_scores(weights, gradients, chosen.measure)
+    with on_device(next(iter(weights.values())).data):
+        check_finite(weights)
+        gradients = _gradients(model, list(weights), chosen, data, objective)
+        scores = layer_scores(weights, gradients, chosen.measure)
     masks: dict[str, np.ndarray] = {}
     for names, count in pools:
         masks |= keep_masks(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinycompress import nn
-from tinycompress.compress.prune.layers import prunable_weights
+from tinycompress.backend import on_device
+from tinycompress.compress.prune.layers import PRUNABLE, weights_by_layer
+from tinycompress.compress.quantize.layers import QuantizedLayer
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,18 @@ class SparsityReport:
 
 
 def sparsity_report(model: nn.Module) -> SparsityReport:
-    """Count the zeros in the weights of every prunable layer (biases are not counted).
+    """Count the zeros in the weights of every linear and convolutional layer, quantized or not.
+
+    Biases are not counted. A quantized weight is zero where its code stands for exactly 0.
 
     Raises:
-        ValueError: the model has no prunable layer.
+        ValueError: the model has no such layer.
     """
-    return SparsityReport(
-        tuple(
-            LayerSparsity(name, p.size, p.size - int((p.data != 0).sum()))
-            for name, p in prunable_weights(model).items()
-        )
-    )
+    weights = weights_by_layer(model, (*PRUNABLE, QuantizedLayer))
+    if not weights:
+        raise ValueError(f"{type(model).__name__} has no Linear or Conv2d layer to count zeros in")
+    layers = []
+    for name, w in weights.items():
+        with on_device(w.data):
+            layers.append(LayerSparsity(name, w.size, w.size - int((w.data != 0).sum())))
+    return SparsityReport(tuple(layers))
