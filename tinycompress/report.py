@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from tinycompress.data import Dataset
 from tinycompress.format import load, save
@@ -32,7 +33,9 @@ class Measurement:
     """One row of the table.
 
     Attributes:
-        accuracy: 0 … 1 on the data given.
+        name: as it was given, else the file's.
+        images: how many were classified.
+        accuracy: the share that was right, 0 … 1.
         error: wrong predictions in percent of them.
         loss: mean cross-entropy.
         parameters: weights and biases (codes count as weights).
@@ -43,6 +46,7 @@ class Measurement:
     """
 
     name: str
+    images: int
     accuracy: float
     error: float
     loss: float
@@ -76,39 +80,49 @@ class Comparison:
         return [row.to_dict() for row in self.rows]
 
     def table(self) -> Table:
-        """The rows as a rich table, 80 columns wide.
+        """The rows as a rich table; where it is too wide, names are broken and numbers are not.
 
         "×" is how many times smaller the file is than the first row's; "ms/1k" is the time for
         1,000 images.
         """
         table = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold")
-        table.add_column("model", no_wrap=True)
+        table.add_column("model", overflow="fold")
         for head in ("accuracy", "params", "nonzero", "bytes", "×", "MACs", "ms/1k"):
             table.add_column(head, justify="right", no_wrap=True)
         for row in self.rows:
             table.add_row(
-                row.name,
+                Text(row.name),  # its brackets are no markup
                 f"{row.accuracy:.2%}",
                 f"{row.parameters:,}",
                 f"{row.nonzero:,}",
                 f"{row.bytes:,}",
-                f"{self.rows[0].bytes / row.bytes:.3g}",
+                _three_digits(self.rows[0].bytes / row.bytes),
                 _short(row.macs),
-                f"{row.ms_per_1000:.0f}",
+                _three_digits(row.ms_per_1000),
             )
         return table
 
     def __str__(self) -> str:
-        text = io.StringIO()
-        Console(file=text, width=120, no_color=True).print(self.table())
-        return text.getvalue().rstrip("\n")
+        return as_text(self.table())
+
+
+def as_text(table: Table) -> str:
+    """A table as lines of plain text, as wide as they need to be."""
+    text = io.StringIO()
+    Console(file=text, width=1000, no_color=True).print(table)
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+
+
+def _three_digits(number: float) -> str:
+    """0.123, 1.23, 12.3, and 1,234 whole."""
+    return f"{number:,.0f}" if number >= 99.95 else f"{number:.3g}"
 
 
 def _short(count: int) -> str:
     """2,585,960 as 2.59M."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if count >= size:
-            return f"{count / size:.3g}{letter}"
+            return _three_digits(count / size) + letter
     return str(count)
 
 
@@ -128,32 +142,71 @@ def compare(
         workers: as for :func:`tinycompress.evaluate`.
 
     Raises:
-        ValueError: no models, or a name that cannot be a file's.
+        TypeError: something that is neither a model nor a file, or data that is no data set.
+        ValueError: no models, a name that cannot be a file's, or two models for one file; nothing
+            was written.
+        FileNotFoundError: a file or the folder does not exist.
     """
-    if not models:
-        raise ValueError("compare: give at least one model")
+    if not isinstance(models, Mapping) or not models:
+        raise ValueError('compare: give at least one model by its name, {"float": model}')
+    check_data("compare", data)
     with tempfile.TemporaryDirectory() as scratch:
-        target = Path(scratch if folder is None else folder)
+        paths = _paths(models, Path(scratch if folder is None else folder))
         rows = []
         for name, model in models.items():
-            path = (
-                model if isinstance(model, str | os.PathLike) else target / f"{file_stem(name)}.tcz"
-            )
             if isinstance(model, Module):
-                save(model, path)
-            rows.append(measure(path, data, name=name, workers=workers))
+                save(model, paths[name])
+            rows.append(measure(paths[name], data, name=name, workers=workers))
     return Comparison(tuple(rows))
+
+
+def _paths(models: Mapping[str, Module | PathLike], folder: Path) -> dict[str, Path]:
+    """Where the file of each model lies, or will lie; no file is written over another."""
+    paths = {name: _path(name, model, folder) for name, model in models.items()}
+    written = [name for name, model in models.items() if isinstance(model, Module)]
+    owners: dict[str, str] = {}
+    for name in [*written, *(name for name in paths if name not in written)]:
+        key = str(paths[name].resolve()).casefold()  # "A" and "a" are one file on macOS and Windows
+        owner = owners.setdefault(key, name)
+        if owner != name and owner in written:
+            raise ValueError(
+                f"compare: {owner!r} and {name!r} would both be {paths[name].name}; rename one"
+            )
+    return paths
+
+
+def _path(name: str, model: Module | PathLike, folder: Path) -> Path:
+    if isinstance(model, Module):
+        return folder / f"{file_stem(name)}.tcz"
+    if not isinstance(model, str | os.PathLike):
+        raise TypeError(
+            f"compare: {name!r} must be a model or a .tcz file, got {type(model).__name__}"
+        )
+    if not os.path.isfile(model):
+        raise FileNotFoundError(f"compare: {name!r}: there is no file {os.fspath(model)}")
+    return Path(model)
+
+
+def check_data(verb: str, data: Dataset) -> None:
+    """Raise where ``data`` is no data set: what ``mnist()`` returns is two."""
+    if not isinstance(data, Dataset):
+        advice = "; it takes one of the pair, usually test" if isinstance(data, tuple) else ""
+        raise TypeError(
+            f"{verb}: data must be a tc.data.Dataset, got {type(data).__name__}{advice}"
+        )
 
 
 def measure(
     path: PathLike, data: Dataset, *, name: str | None = None, workers: int | None = None
 ) -> Measurement:
-    """Load the file at ``path`` and measure it on ``data``."""
+    """Load the file at ``path`` and measure it on ``data``; ``name`` is the file's unless given."""
+    check_data("measure", data)
     model = load(path)
     result = evaluate(model, data, workers=workers)
     counts = summary(model, data.images.shape[1:])
     return Measurement(
         name=Path(path).stem if name is None else name,
+        images=result.count,
         accuracy=result.accuracy,
         error=100 * result.wrong / result.count,
         loss=result.loss,
@@ -181,7 +234,10 @@ def time_per_1000(
 
 def file_stem(name: str) -> str:
     """A model's name as a file name: words joined by hyphens."""
-    stem = "-".join("".join(c if c.isalnum() or c in "._-" else " " for c in name).split())
+    if not isinstance(name, str):
+        raise TypeError(f"a model's name must be a string, got {name!r}")
+    words = "".join(c if c.isalnum() or c in "._-" else " " for c in name).split()
+    stem = "-".join(words).lstrip(".")  # a leading dot would hide the file
     if not stem:
         raise ValueError(f"{name!r} cannot be made into a file name")
     return stem
