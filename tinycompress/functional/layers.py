@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinycompress import random
 from tinycompress.backend import Array, check_same_device, on_device
 from tinycompress.ops import conv, dropout as dropout_op, linear as linear_op, losses, norm
@@ -154,7 +156,7 @@ def batch_norm_training(
             "use a larger batch, or .eval()"
         )
     w, b = _per_channel(x, weight, bias)
-    with on_device(x.data):
+    with on_device(x.data), np.errstate(all="ignore"):  # detect_anomaly reports infinities
         mean, var = norm.batch_statistics(x.data)
     eps = number("batch_norm: eps", eps)
     y = apply(norm.batch_norm, x, w, b, mean=mean, var=var, eps=eps, from_batch=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tinycompress import random
-from tinycompress.backend import Array, array_module, to_numpy
+from tinycompress.backend import Array, array_module, on_device, to_numpy
 from tinycompress.graph import AnomalyError, detect_anomaly
 from tinycompress.train.step import StepResult
 
@@ -48,6 +48,8 @@ class LossWatch:
         self.run = run
         self._unread: list[tuple[int, int, Any]] = []
         self._classes = 0
+        # An observer may begin with infinity; what began as a number has to stay one.
+        self._buffers = {name for name, b in run.model.named_buffers() if _finite(b)}
 
     def value_and_grad(self, batch: tuple[Any, ...]) -> StepResult:
         """The step's value and gradients.
@@ -70,16 +72,16 @@ class LossWatch:
         return result
 
     def check(self) -> None:
-        """Look at the losses that were left on the device, and at the weights themselves.
+        """Look at the losses that were left on the device, and at the weights and buffers.
 
         Raises:
             NonFiniteLossError: one of them is not finite.
         """
         self._read_losses()
-        name = self._bad_weight()
+        buffers = ((n, b) for n, b in self.run.model.named_buffers() if n in self._buffers)
+        name = self._bad_weight() or next((n for n, b in buffers if not _finite(b)), None)
         if name:
-            cause = "the last update overflowed"
-            what = f"the weights {name} became NaN or infinite"
+            what, cause = f"{name} became NaN or infinite", "an update overflowed"
             raise NonFiniteLossError(self.run.epoch + 1, self.run.batch, what, cause)
 
     def _read_losses(self) -> None:
@@ -117,9 +119,7 @@ class LossWatch:
         except AnomalyError as error:
             where = "; ".join(getattr(error, "__notes__", []))
             return f"{error}{' (' + where + ')' if where else ''}"
-        return (
-            "no operation produced it: the sum over the batch overflowed, or the objective made it"
-        )
+        return "no single operation produced it; the objective or a sum of gradients did"
 
     def _late_cause(self) -> str:
         """Why a loss on a GPU may have gone wrong, some steps ago."""
@@ -135,4 +135,5 @@ class LossWatch:
 
 
 def _finite(array: Array) -> bool:
-    return array.dtype.kind != "f" or bool(array_module(array).isfinite(array).all())
+    with on_device(array):
+        return array.dtype.kind != "f" or bool(array_module(array).isfinite(array).all())
