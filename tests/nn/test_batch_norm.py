@@ -178,3 +178,13 @@ def test_momentum_merges_once_per_step_not_once_per_shard():
     nn.merge_notes(shards)
     one(x)
     np.testing.assert_allclose(two.running_mean, one.running_mean, rtol=1e-6)
+
+
+def test_merging_inside_a_recording_passes_the_notes_on():
+    bn = nn.BatchNorm2d(3)
+    with nn.record_notes() as outer:
+        with nn.record_notes() as inner:
+            bn(batches(1)[0])
+        nn.merge_notes([inner])
+        assert outer == inner
+    np.testing.assert_array_equal(bn.running_mean, np.zeros(3))
