@@ -1,4 +1,4 @@
-"""The weights that a new layer starts with: their bounds and moments, torch's distribution, the seed."""
+"""The weights that a new layer starts with: bounds and moments, as in torch, and the seed."""
 
 import math
 
