@@ -58,10 +58,15 @@ def sgd(model):
 
 
 @pytest.fixture(scope="module")
-def teacher():
+def trained():
     model = teacher_net()
     fit(model, blobs(1000), 8, optim.Adam(model.parameters(), lr=3e-3), batch_size=32)
     return model
+
+
+@pytest.fixture
+def teacher(trained):
+    return trained.copy()
 
 
 def snapshot(model):
@@ -109,14 +114,32 @@ def test_the_teacher_answers_in_evaluation_mode(teacher):
 
 def test_the_teacher_gets_no_gradient_and_sees_no_random_numbers(teacher):
     student, data = student_net(), blobs(64)
+    before = snapshot(teacher.train()), random.get_state()
     objective = DistillationObjective(teacher=teacher)
-    before = snapshot(teacher), random.get_state()
     value_and_grad(objective, student, data.arrays, key=1)
     loss, _ = objective(student, *data.arrays)
     loss.backward()
     assert all(p.grad is not None for p in student.parameters())
     assert all(p.grad is None for p in objective.teacher.parameters())
     assert (snapshot(teacher), random.get_state()) == before
+
+
+@pytest.mark.parametrize("augment", [None, shifted])
+def test_nothing_is_recorded_of_the_teachers_answers(teacher, augment):
+    recorded = []
+
+    class Spy(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = teacher
+
+        def forward(self, x):
+            answer = self.inner(x)
+            recorded.append(answer.requires_grad)
+            return answer
+
+    distill(Spy(), student_net(), blobs(30), epochs=1, augment=augment)
+    assert set(recorded) == {False}
 
 
 def test_cached_and_asked_teachers_train_the_same_student(teacher):
