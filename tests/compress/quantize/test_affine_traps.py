@@ -67,6 +67,15 @@ def test_float16_is_widened_before_the_division(device):
     assert np.rint(x / np.float16(1e-4)) == 3332  # up there float16 holds even numbers only
     codes = affine.quantize(to_device(x, device), 1e-4, 0, IntegerRange(16))
     assert to_numpy(codes) == [3333]
+    codes = affine.quantize(to_device(0 * x, device), 1.0, 2049, IntegerRange(16, signed=False))
+    assert to_numpy(codes) == [2049]  # nor does float16 hold that zero point
+
+
+def test_the_zero_point_comes_from_the_scale_before_it_is_rounded_to_float32(device):
+    lo, hi = to_device(np.array([-1.0]), device), to_device(np.array([1.0]), device)
+    scale, zero_point = affine.choose_qparams(lo, hi, UINT8)
+    assert np.rint(1 / np.float64(to_numpy(scale)[0])) == 127
+    assert to_numpy(zero_point) == [128]  # 127.5, to even
 
 
 def test_a_range_that_is_not_widened_has_no_code_for_zero():

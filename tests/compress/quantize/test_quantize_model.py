@@ -117,11 +117,17 @@ def test_every_linear_and_convolution_layer_is_replaced_and_no_other(device, con
     assert np.isfinite(to_numpy(q(to_device(x, device)).data)).all()
 
 
-def test_devices_agree_on_every_code(cupy):
-    model, _ = mixed()
-    here = quantize(model, QuantConfig(4, "affine"))
-    there = quantize(model.copy().to("cuda"), QuantConfig(4, "affine"))
+@pytest.mark.parametrize("gpu", ["cuda:0", "cuda:1"])
+@pytest.mark.parametrize("config", [QuantConfig(1), QuantConfig(4, "affine", "per_group", 7)])
+def test_devices_agree_on_every_code(cupy, gpu, config):
+    model, x = mixed()
+    here, there = quantize(model, config), quantize(model.copy().to(gpu), config)
     assert bytes_of(here) == bytes_of(there)
+    assert {p.device for p in there.parameters()} == {gpu}
+    with cupy.cuda.Device(int(gpu[-1])):
+        y = there(to_device(x, gpu))
+    np.testing.assert_array_equal(to_numpy(y.data), here(x).data)
+    assert there.conv1.count_parameters() == here.conv1.count_parameters()
 
 
 def test_the_old_model_is_left_alone(device):

@@ -139,9 +139,9 @@ def quantize(
         ValueError: ``x`` holds NaN.
     """
     xp = check_floats(x, name)
-    if bool(xp.isnan(x).any()):
-        raise ValueError(f"{name}: holds NaN, which has no code")
     with on_device(x):
+        if bool(xp.isnan(x).any()):
+            raise ValueError(f"{name}: holds NaN, which has no code")
         scale, zero_point = as_qparams(scale, zero_point, x)
         positions = grid_positions(x, scale, zero_point, axis, group)
         return xp.clip(positions, target.qmin, target.qmax).astype(target.dtype)

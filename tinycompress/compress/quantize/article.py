@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module
+from tinycompress.backend import Array, array_module, on_device
 from tinycompress.compress.quantize.affine import (
     choose_qparams,
     dequantize,
@@ -56,15 +56,17 @@ def article_quantize(x: Array, bits: int = 8) -> ArticleCodes:
         raise ValueError(f"x: every number is {lo}, and the article's formula divides by max − min")
     xp = array_module(x)
     dtype = xp.uint8 if bits <= 8 else xp.uint16
-    q = xp.rint((x.astype(xp.float64) - lo) / (hi - lo) * (2**bits - 1))
-    return ArticleCodes(q.astype(dtype), lo, hi, bits)
+    with on_device(x):
+        q = xp.rint((x.astype(xp.float64) - lo) / (hi - lo) * (2**bits - 1))
+        return ArticleCodes(q.astype(dtype), lo, hi, bits)
 
 
 def article_dequantize(q: ArticleCodes) -> Array:
     """``q / (2ᵇ − 1) · (max − min) + min``, in float64 and then rounded to float32."""
     xp = array_module(q.codes)
-    x = q.codes.astype(xp.float64) / (2**q.bits - 1) * (q.maximum - q.minimum) + q.minimum
-    return x.astype(xp.float32)
+    with on_device(q.codes):
+        x = q.codes.astype(xp.float64) / (2**q.bits - 1) * (q.maximum - q.minimum) + q.minimum
+        return x.astype(xp.float32)
 
 
 def article_zero(x: Array, bits: int = 8) -> float:

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from tinycompress import functional as F, nn
+from tinycompress.backend import on_device
 from tinycompress.compress.quantize.blocks import spread
 from tinycompress.compress.quantize.config import QuantConfig
 from tinycompress.compress.quantize.weights import (
@@ -96,8 +97,9 @@ class QuantizedLayer(nn.Module):
         """(weights and biases, how many are not zero): a code equal to its zero point is a zero."""
         total, nonzero = super().count_parameters()
         codes, q = self.weight_codes, self.quantization
-        zero_point = spread(self.weight_zero_point, codes.shape, q.axis, q.group_size)
-        return total + codes.size, nonzero + int((codes != zero_point).sum())
+        with on_device(codes):
+            zero_point = spread(self.weight_zero_point, codes.shape, q.axis, q.group_size)
+            return total + codes.size, nonzero + int((codes != zero_point).sum())
 
     def __repr__(self) -> str:
         arguments = {**self.config(), **self.quantization.to_dict()}

@@ -23,8 +23,8 @@ class LayerReport:
         snr_db: signal-to-noise ratio ``10 lg(Σw² / Σ(w − ŵ)²)`` in decibels, infinite where
             nothing was lost; None where the layer is not quantized.
         max_error: the largest ``|w − ŵ|``; None where the layer is not quantized.
-        bytes: of codes and zero points at their bit width (symmetric: no zero points), scales, bias.
-            Arithmetic, not a measurement: how large the file is, the file says.
+        bytes: of codes and zero points (which the symmetric scheme has not) at their bit width,
+            scales, and bias. Arithmetic, not a measurement: how large the file is, the file says.
         float_bytes: of the same layer before.
         skipped: why it is not quantized, or "".
     """

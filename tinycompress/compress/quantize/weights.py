@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module
+from tinycompress.backend import Array, array_module, on_device
 from tinycompress.compress.quantize.affine import choose_qparams, dequantize, min_max, quantize
 from tinycompress.compress.quantize.binary import binarize
 from tinycompress.compress.quantize.blocks import block_shape
@@ -32,16 +32,28 @@ def quantize_weight(w: Array, config: QuantConfig, name: str = "w") -> Quantized
     Raises:
         ValueError: ``w`` holds NaN or infinity, or, at one bit, a zero; ``name`` says where.
     """
+    with on_device(w):
+        return _binary(w, config, name) if config.bits == 1 else _affine(w, config, name)
+
+
+def _affine(w: Array, config: QuantConfig, name: str) -> QuantizedWeight:
     axis, group = config.axis, config.group_size
-    if config.bits == 1:
-        codes, scale = binarize(w, axis, group, name)
-        _refuse_zeros(w, name)
-        return QuantizedWeight(codes, scale, array_module(w).zeros_like(scale, dtype=codes.dtype))
     lo, hi = min_max(w, axis, group, name)
     dtype = np.float64 if w.dtype == np.float64 else np.float32
     scale, zero_point = choose_qparams(lo, hi, config.target, config.scheme, dtype, name)
     codes = quantize(w, scale, zero_point, config.target, axis, group, name)
     return QuantizedWeight(codes, scale, zero_point)
+
+
+def _binary(w: Array, config: QuantConfig, name: str) -> QuantizedWeight:
+    codes, scale = binarize(w, config.axis, config.group_size, name)
+    zeros = int((w == 0).sum())
+    if zeros:
+        raise ValueError(
+            f"{name}: {zeros} weights are exactly 0 (pruned?), and one bit has no code for zero; "
+            "use bits=2, whose codes are −1, 0 and 1"
+        )
+    return QuantizedWeight(codes, scale, array_module(w).zeros_like(scale, dtype=codes.dtype))
 
 
 def dequantize_weight(weight: QuantizedWeight, config: QuantConfig) -> Array:
@@ -56,12 +68,3 @@ def blank_weight(shape: tuple[int, ...], config: QuantConfig) -> QuantizedWeight
     return QuantizedWeight(
         new_array(shape, 0, dtype), new_array(blocks, 1.0), new_array(blocks, 0, dtype)
     )
-
-
-def _refuse_zeros(w: Array, name: str) -> None:
-    zeros = int((w == 0).sum())
-    if zeros:
-        raise ValueError(
-            f"{name}: {zeros} weights are exactly 0 (pruned?), and one bit has no code for zero; "
-            "use bits=2, whose codes are −1, 0 and 1"
-        )
