@@ -5,10 +5,10 @@
 
 The smallest number becomes code 0, the largest 2ᵇ − 1, and every number comes back with an error of
 at most half a step. But what is exactly 0 need not come back as 0: where 0 falls depends on the
-data. In a network zeros are not any number: padding is 0, ReLU gives 0, and a pruned weight *is*
+data. In a network 0 is not just any number: padding is 0, ReLU gives 0, and a pruned weight *is*
 its zero. :func:`article_zero` shows what becomes of them, and :func:`zero_preserving` the default
-of this package beside it: the range is widened to include 0, and the formula is shifted by less
-than half a step so that 0 gets a code of its own (``affine.py``). What that costs is a step which
+of this package beside it: the range is widened to include 0, and the formula is shifted by at most
+half a step so that 0 gets a code of its own (``affine.py``). What that costs is a step which
 is wider where the data are all of one sign.
 
 Example: 2 bits for weights between −0.5 and 0.9. The article's codes stand for −0.5, −0.033, 0.433
