@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from tinycompress import optim
+from tinycompress import functional as F, optim
 from tinycompress.data import Dataset
 from tinycompress.files import replaceable
 from tinycompress.nn import Module
@@ -31,7 +31,7 @@ def check_arguments(run: Run) -> None:
     count("fit: seed", run.seed, least=0)
     if run.clip_grad_norm is not None:
         positive("fit: clip_grad_norm", run.clip_grad_norm)
-    _check_kind("objective", run.objective, None, "a function (model, *batch) -> (loss, outputs)")
+    _check_objective(run.objective)
     if run.augment is not None:
         _check_kind("augment", run.augment, None, "a function (images, generator) -> images")
     _check_callbacks(run.callbacks)
@@ -47,6 +47,17 @@ def _check_kind(name: str, value: Any, kind: Any, wanted: str) -> None:
     if not fits or isinstance(value, type):
         given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
         raise TypeError(f"fit: {name} must be {wanted}, got {given}")
+
+
+def _check_objective(objective: Any) -> None:
+    wanted = "a function (model, *batch) -> (loss, outputs)"
+    _check_kind("objective", objective, None, wanted)
+    name = getattr(objective, "__name__", "")
+    if getattr(F, name, None) is objective:
+        raise TypeError(
+            f"fit: objective must be {wanted}, got the loss {name}; write "
+            f"objective=Supervised(F.{name})"
+        )
 
 
 def _check_callbacks(callbacks: list[Callback]) -> None:

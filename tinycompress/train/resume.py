@@ -51,7 +51,8 @@ def settings(run: Run) -> dict[str, Any]:
         "schedule_every": None if run.schedule is None else run.schedule_every,
         "callbacks": [type(c).__name__ for c in _keeping(run.callbacks)],
     }
-    return json.loads(json.dumps(chosen))  # tuples become lists, as they will be when read
+    # As it will be when read: tuples are lists then, and NumPy's numbers are numbers.
+    return json.loads(json.dumps(chosen, default=lambda number: number.item()))
 
 
 def save(run: Run, path: PathLike) -> None:
