@@ -109,7 +109,7 @@ class Comparison:
 def as_text(table: Table) -> str:
     """A table as lines of plain text, as wide as they need to be."""
     text = io.StringIO()
-    Console(file=text, width=1000, no_color=True).print(table)
+    Console(file=text, width=1000, color_system=None, force_terminal=False).print(table)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 

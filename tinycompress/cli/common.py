@@ -1,60 +1,41 @@
-"""What the commands share: options, the data they name, output, errors and exit codes.
+"""What the commands share: data and files that their options name, errors, exit codes.
 
 Exit codes: 0 done; 1 it could not be done, and one line on standard error says why; 2 the command
-line itself is wrong; 130 interrupted. Results go to standard output, progress to standard error.
+line itself is wrong; 130 interrupted; 141 the reader of the output went away. With the environment
+variable ``TINYCOMPRESS_TRACEBACK`` set, an error shows where it came from; with
+``TINYCOMPRESS_QUICK``, a few hundred images stand for all, to see a command work.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
 import typer
-from rich.console import Console
 
 from tinycompress import data as datasets
+from tinycompress.cli.options import DatasetName
+from tinycompress.cli.output import (
+    busy,
+    print_json,
+    rows_as_json,
+    say,
+    say_aside,
+    show,
+    show_progress,
+)
 from tinycompress.data import Dataset
-from tinycompress.files import atomic_write
-from tinycompress.format import load
-from tinycompress.nn import Module
-from tinycompress.report import Comparison, Measurement, measure
+from tinycompress.files import replaceable
+from tinycompress.format import FormatError
+from tinycompress.report import Measurement, measure
 
-out = Console(width=None if sys.stdout.isatty() else 100)
-err = Console(stderr=True)
-
-DataDir = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder with the four MNIST files: train and test on the full set.",
-        show_default="the bundled sample",
-    ),
-]
-Full = Annotated[
-    bool,
-    typer.Option(
-        "--full",
-        help="Use all 60,000 images: from TINYCOMPRESS_DATA or the cache, else downloaded.",
-    ),
-]
-Name = Annotated[str, typer.Option("--dataset", help="mnist or fashion-mnist.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
-Seed = Annotated[
-    int, typer.Option(help="Of the initial weights, the order of images, dropout.", min=0)
-]
-CoreCount = Annotated[
-    int | None,
-    typer.Option("--workers", help="How many share the work.", min=1, show_default="one per core"),
-]
-ModelFile = Annotated[
-    Path, typer.Argument(metavar="FILE", help="A .tcz file.", exists=True, dir_okay=False)
-]
-OutFile = Annotated[Path, typer.Option("--out", "-o", help="The .tcz file to write.")]
-BatchSize = Annotated[int, typer.Option(help="Images per update.", min=1)]
+QUICK_TRAIN, QUICK_TEST = 256, 250
+FAILURES = (ValueError, TypeError, RuntimeError, OSError, ArithmeticError, MemoryError)
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -63,90 +44,138 @@ def command(function: Command) -> Command:
     """Turn the library's errors into one line and exit code 1, Ctrl-C into exit code 130."""
 
     @wraps(function)
-    def guarded(*args: Any, **kwargs: Any) -> Any:
+    def guarded(*args: Any, **kwargs: Any) -> None:
         try:
-            return function(*args, **kwargs)
-        except KeyboardInterrupt:
-            err.print("interrupted", style="yellow")
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except typer.Exit:
+            raise
+        except BrokenPipeError:
+            _drop_output()
+            raise typer.Exit(141) from None
+        except KeyboardInterrupt as interrupt:
+            say_aside(str(interrupt) or "interrupted", style="yellow")
             raise typer.Exit(130) from None
-        except (ValueError, TypeError, RuntimeError, OSError, ArithmeticError) as error:
+        except FAILURES as error:
+            _drop_output()
             if os.environ.get("TINYCOMPRESS_TRACEBACK"):
                 raise
-            err.print(f"error: {describe(error)}", style="red", markup=False, highlight=False)
+            text = f"error: {describe(error)}"
+            say_aside(text if sys.stderr.isatty() else one_line(text), style="red")
             raise typer.Exit(1) from None
 
     return guarded  # type: ignore[return-value]
 
 
+def _drop_output() -> None:
+    """What standard output did not take (a closed pipe, a full disk) is not tried again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def describe(error: BaseException) -> str:
-    """An error in one line, with the layer it came from."""
+    """An error in words: what, which layer or file, and what to do."""
     notes = [note for note in getattr(error, "__notes__", []) if note.startswith("in ")]
-    return " ".join([str(error) or type(error).__name__, *(f"({note})" for note in notes[:1])])
+    text = str(error) or type(error).__name__
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, FormatError) and error.offset == 0 and error.path:
+        text += f". {_advice(Path(error.path))}"
+    return " ".join([text, *(f"({note})" for note in notes[:1])])
 
 
-def load_data(name: str, data_dir: Path | None, full: bool) -> tuple[Dataset, Dataset]:
-    """(train, test) as the options say; a download shows its progress."""
-    if name == "fashion-mnist":
-        return datasets.fashion_mnist(data_dir=data_dir, progress=True)
-    if name != "mnist":
-        raise typer.BadParameter(f"there is no data set {name!r}; choose mnist or fashion-mnist")
-    if data_dir is None and not full:
-        return datasets.mnist()
-    return datasets.mnist(full=True, data_dir=data_dir, progress=True)
+def _advice(path: Path) -> str:
+    """What to do with a file that does not even begin like a model."""
+    with open(path, "rb") as file:
+        head = file.read(10)
+    if head[8:] == b'{"':  # after eight bytes of length, as safetensors files begin
+        return (
+            "It looks like a safetensors file, which holds weights and not the layers they belong "
+            "to; a checkpoint goes to train --checkpoint FILE --resume, which writes the model"
+        )
+    return "Models are the files that --out and tc.save write"
 
 
-def load_model(path: Path) -> Module:
-    """The model in a ``.tcz`` file."""
-    return load(path)
+def one_line(text: str) -> str:
+    """Lines joined by semicolons, except where a line ends in a mark of its own."""
+    first, *rest = (line.strip() for line in text.splitlines() if line.strip())
+    for line in rest:
+        first += f" {line}" if first[-1] in ":.;," else f"; {line}"
+    return first
 
 
-def check_writable(path: Path) -> None:
-    """Refuse an output file before hours of training rather than after."""
-    if not path.parent.is_dir():
-        raise typer.BadParameter(f"the folder {path.parent} does not exist", param_hint="--out")
-    if path.is_dir():
-        raise typer.BadParameter(f"{path} is a folder, not a file", param_hint="--out")
+@contextmanager
+def usage(option: str) -> Iterator[None]:
+    """What the library refuses of an option is an error of usage: exit code 2."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
 
 
-def print_json(value: Any) -> None:
-    """One JSON object on standard output."""
-    json.dump(value, sys.stdout, indent=2, allow_nan=False)
-    sys.stdout.write("\n")
+def load_data(name: DatasetName, data_dir: Path | None, full: bool) -> tuple[Dataset, Dataset]:
+    """(train, test) as the options say; a download shows its progress.
 
-
-def show_progress(as_json: bool) -> bool:
-    """Bars are for people: on a terminal, and not beside JSON for a program."""
-    return err.is_terminal and not as_json
-
-
-def show(
-    rows: list[Measurement],
-    as_json: bool,
-    extra: dict[str, Any] | None = None,
-    as_list: bool = False,
-) -> None:
-    """Measured models as a table, or as JSON: one object, or a list with ``as_list``."""
-    if not as_json:
-        out.print(Comparison(tuple(rows)).table())
-    elif as_list:
-        print_json([row.to_dict() for row in rows])
+    A folder that was named is searched; only ``--full`` may download what it lacks.
+    """
+    how: dict[str, Any] = {
+        "data_dir": data_dir,
+        "download": full or data_dir is None,
+        "progress": show_progress(),
+    }
+    if name == DatasetName.fashion_mnist:
+        train, test = datasets.fashion_mnist(**how)
+    elif data_dir is None and not full:
+        train, test = datasets.mnist()
     else:
-        print_json({**rows[0].to_dict(), **(extra or {})})
+        train, test = datasets.mnist(full=True, **how)
+    if os.environ.get("TINYCOMPRESS_QUICK"):
+        return train.take(QUICK_TRAIN), test.take(QUICK_TEST)
+    return train, test
+
+
+def check_writable(path: Path, option: str = "--out", source: Path | None = None) -> None:
+    """Refuse an output file before hours of training rather than after.
+
+    Args:
+        path: the file.
+        option: that named it.
+        source: the file it is made from, which it must not replace.
+    """
+    try:
+        target = replaceable(path)
+    except OSError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None
+    if not os.access(target.parent, os.W_OK):
+        raise typer.BadParameter(f"cannot write to {target.parent}", param_hint=option)
+    if source is not None and target == source.resolve():
+        raise typer.BadParameter(
+            f"{path} is what the new file is made from; give it another name", param_hint=option
+        )
+
+
+def measure_files(files: list[Path], data: Dataset, workers: int | None) -> list[Measurement]:
+    """A row for each file, named by its stem, or by its path where stems are the same."""
+    stems = [file.stem for file in files]
+    names = stems if len(set(stems)) == len(stems) else [str(file) for file in files]
+    rows = []
+    for file, name in zip(files, names, strict=True):
+        with busy(f"measuring {file} on {len(data):,} images …"):
+            rows.append(measure(file, data, name=name, workers=workers))
+    return rows
 
 
 def show_change(
     before: Path, after: Path, data: Dataset, workers: int | None, as_json: bool
 ) -> None:
     """A file and what was made of it, side by side; as JSON, the new one with the old inside."""
-    rows = [measure(path, data, workers=workers) for path in (before, after)]
+    files = [before, after]
+    rows = measure_files(files, data, workers)
     if as_json:
-        print_json({**rows[1].to_dict(), "file": str(after), "before": rows[0].to_dict()})
-    else:
-        show(rows, as_json)
-        out.print(f"written to {after}", highlight=False)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """A JSON file, replaced in one step."""
-    with atomic_write(path) as file:
-        file.write((json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+        old, new = rows_as_json(rows, files)
+        print_json({**new, "before": old})
+        return
+    show(rows)
+    say(f"written to {after}")

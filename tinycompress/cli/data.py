@@ -7,38 +7,60 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from tinycompress import data as datasets
-from tinycompress.cli import common
+from tinycompress.cli import common, options, output
+from tinycompress.data import FileStatus, SourceStatus
 
 
 @common.command
 def data(
-    dataset: common.Name = "mnist",
-    data_dir: Annotated[Path | None, typer.Option(help="Also look in this folder.")] = None,
+    dataset: options.Dataset = options.DatasetName.mnist,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Look in this folder first, and download into it.")
+    ] = None,
     download: Annotated[bool, typer.Option("--download", help="Get what is missing.")] = False,
-    as_json: common.Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Show where the full data set was looked for and found."""
     if download:
         common.load_data(dataset, data_dir, full=True)
-    status = datasets.locate(dataset, data_dir)
+    status = datasets.locate(dataset.value, data_dir)
     if as_json:
-        common.print_json(_as_dict(status))
+        output.print_json(_as_dict(status))
         return
+    output.say(_table(status))
+    output.say()
+    if status.complete:
+        output.say(f"{status.title} is complete.")
+        return
+    places = "".join(f"\n  {place}" for place in status.searched)
+    output.say(
+        f"{status.title} is not complete. Looked in:{places}\n"
+        "Get it with --download, or put the files, packed or not, into one of these."
+    )
+    if dataset == options.DatasetName.mnist:
+        output.say("The sample that comes with the package needs no files.")
+
+
+def _table(status: SourceStatus) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("file", "bytes", "checked", "where"):
-        table.add_column(head)
+    table.add_column("file", no_wrap=True)
+    table.add_column("bytes", justify="right", no_wrap=True)
+    table.add_column("checked", no_wrap=True)
+    table.add_column("where", overflow="fold")
     for file in status.files:
-        where = str(file.path) if file.path else (file.problem or "missing")
-        table.add_row(file.name, f"{file.size:,}" if file.size else "", file.checked or "", where)
-    common.out.print(table)
-    if not status.complete:
-        places = "\n  ".join(str(place) for place in status.searched)
-        common.out.print(f"Not complete. Looked in:\n  {places}\nGet it with --download.")
+        size = "" if file.size is None else f"{file.size:,}"
+        table.add_row(file.name, size, file.checked, Text(_where(file)))
+    return table
 
 
-def _as_dict(status: Any) -> dict[str, Any]:
+def _where(file: FileStatus) -> str:
+    return file.problem or str(file.path)  # the problem names the path
+
+
+def _as_dict(status: SourceStatus) -> dict[str, Any]:
     files = [
         {
             "name": f.name,

@@ -7,25 +7,27 @@ combines the techniques. Every model is saved, and the table is measured on the 
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 import tinycompress as tc
 from tinycompress import models, nn, optim
-from tinycompress.cli import common
-from tinycompress.cli.recipe import ScheduleName, make_schedule
+from tinycompress.cli import common, options, output
+from tinycompress.cli.options import DatasetName, ScheduleName
+from tinycompress.cli.recipe import make_schedule
 from tinycompress.compress.distill import DistillationObjective, with_teacher_logits
 from tinycompress.compress.prune import prune
 from tinycompress.compress.quantize import QuantConfig, quantize
-from tinycompress.data import Dataset, mnist
-from tinycompress.report import Comparison, compare
+from tinycompress.data import Dataset
+from tinycompress.report import Comparison, compare, file_stem
 from tinycompress.train import Objective, evaluate, fit
 
 STUDENT_SEEDS = (0, 1, 2)
@@ -35,40 +37,43 @@ BATCH = 64
 @common.command
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", "-o", help="Folder for the models and the JSON.")
+        Path,
+        typer.Option("--out", "-o", help="Folder for the models and the JSON.", file_okay=False),
     ] = Path("demo"),
-    seed: common.Seed = 0,
-    workers: common.CoreCount = None,
-    as_json: common.Json = False,
+    seed: options.Seed = 0,
+    workers: options.CoreCount = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train, quantize, prune, distill and combine on MNIST; about a minute on two cores."""
     started = time.perf_counter()
     out.mkdir(parents=True, exist_ok=True)
-    train, test = mnist()
-    show = Narrator(quiet=as_json)
+    common.check_writable(out / "demo.json")
+    train, test = common.load_data(DatasetName.mnist, data_dir=None, full=False)
+    show = Narrator()
     studio = Studio(train, seed, workers, show)
     made, students = make_models(studio)
-    with show.stage("measuring every file on the 10,000 test images"):
+    with show.stage("measuring every file on the test images"):
         table = compare(made, test, folder=out, workers=workers)
         rates = {kind: _accuracies(group, test, workers) for kind, group in students.items()}
+    seconds = round(time.perf_counter() - started, 1)
     document = {
         "command": f"tinycompress demo --seed {seed}",
         "version": tc.__version__,
-        "seconds": round(time.perf_counter() - started, 1),
-        "models": table.to_list(),
+        "seconds": seconds,
+        "models": output.rows_as_json(table.rows, [_file(out, row.name) for row in table]),
         "students": {"seeds": list(STUDENT_SEEDS), **rates},
     }
-    common.write_json(out / "demo.json", document)
+    output.write_json(out / "demo.json", document)
     if as_json:
-        common.print_json(document)
+        output.print_json(document)
     else:
-        _print_result(table, rates, out, document["seconds"])
+        _print_result(table, rates, out, seconds)
 
 
 def make_models(studio: Studio) -> tuple[dict[str, nn.Module], dict[str, list[nn.Module]]]:
     """The models of the table by name, and the students of all seeds, alone and distilled."""
     show = studio.show
-    with show.stage("training the article's CNN on 10,000 digits"):
+    with show.stage("training the article's CNN on the sample's digits"):
         teacher = studio.train(models.ArticleCNN, epochs=5)
     with show.stage("quantizing its weights to 8 and to 4 bits"):
         int8, int4 = (quantize(teacher, QuantConfig(bits=bits)) for bits in (8, 4))
@@ -159,42 +164,40 @@ class Studio:
 
 
 class Narrator:
-    """Says on standard error what is being done and how long it took."""
+    """Says on a terminal what is being done and how long it took."""
 
-    def __init__(self, quiet: bool) -> None:
-        self.quiet = quiet
-        self.bars = common.show_progress(quiet)
+    def __init__(self) -> None:
+        self.bars = output.show_progress()
 
     @contextmanager
     def stage(self, what: str) -> Iterator[None]:
-        if not self.quiet:
-            common.err.print(f"• {what} …", highlight=False)
+        if self.bars:
+            output.say_aside(f"• {what} …")
         start = time.perf_counter()
         yield
-        if not self.quiet:
-            common.err.print(f"  {time.perf_counter() - start:.1f} s", style="dim", highlight=False)
+        if self.bars:
+            output.say_aside(f"  {time.perf_counter() - start:.1f} s", style="dim")
 
 
 def _accuracies(group: list[nn.Module], test: Dataset, workers: int | None) -> list[float]:
     return [evaluate(model, test, workers=workers).accuracy for model in group]
 
 
+def _file(out: Path, name: str) -> Path:
+    return out / f"{file_stem(name)}.tcz"
+
+
 def _print_result(
-    table: Comparison, rates: dict[str, list[float]], out: Path, seconds: Any
+    table: Comparison, rates: dict[str, list[float]], out: Path, seconds: float
 ) -> None:
-    common.out.print()
-    common.out.print(table.table())
     alone, distilled = (statistics.mean(rates[kind]) for kind in ("alone", "distilled"))
-    common.out.print(
-        f"\nThe student over {len(STUDENT_SEEDS)} seeds: {alone:.2%} alone, {distilled:.2%} with "
-        "the teacher.\nAccuracy is that of the loaded file on all 10,000 test images; bytes are "
-        "the file's size. MACs count\nmultiplications with zeros too: unstructured pruning saves "
-        "bytes, not time.",
-        highlight=False,
-    )
-    first = sorted(out.glob("*.tcz"))[0]
-    common.out.print(
-        f"\n{seconds} s in all. Models and demo.json are in {out}/; check one with\n"
-        f"  tinycompress eval {first}",
-        highlight=False,
-    )
+    output.say()
+    output.say(table.table())
+    output.say(f"""
+The student over {len(STUDENT_SEEDS)} seeds: {alone:.2%} alone, {distilled:.2%} with the teacher.
+Accuracy is that of the loaded file on all {table.rows[0].images:,} test images, bytes are the
+file's size. MACs count multiplications by zero, too: zeros that are scattered
+save bytes, not time.
+
+{seconds} s in all. Models and demo.json are in {out}; check one with
+  tinycompress eval {shlex.quote(str(_file(out, table.rows[0].name)))}""")

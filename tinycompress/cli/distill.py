@@ -9,10 +9,12 @@ import typer
 
 import tinycompress as tc
 from tinycompress import models
-from tinycompress.cli import common
-from tinycompress.cli.recipe import OptimizerName, ScheduleName, make_optimizer, make_schedule
+from tinycompress.cli import common, options, output
+from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName
+from tinycompress.cli.recipe import make_optimizer, make_schedule
 from tinycompress.compress.distill import distill as distill_model
-from tinycompress.format import save
+from tinycompress.compress.distill.losses import check_weights
+from tinycompress.format import load, save
 
 
 @common.command
@@ -21,32 +23,34 @@ def distill(
         Path,
         typer.Option(help="The .tcz file of the trained network.", exists=True, dir_okay=False),
     ],
-    student: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(models.names())}.")
-    ] = "tiny-cnn",
-    out: common.OutFile = Path("student.tcz"),
+    student: Annotated[ModelName, typer.Option(help="What to train.")] = ModelName.tiny_cnn,
+    out: options.OutFile = Path("student.tcz"),
     temperature: Annotated[float, typer.Option(help="Softens both networks' outputs, > 0.")] = 4.0,
     alpha: Annotated[
         float, typer.Option(help="Weight of the teacher; 1 − alpha of the labels.", min=0, max=1)
     ] = 0.9,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = 5,
     lr: Annotated[float, typer.Option(help="Largest learning rate.", min=0.0)] = 0.1,
-    batch_size: common.BatchSize = 128,
-    dataset: common.Name = "mnist",
-    data_dir: common.DataDir = None,
-    full: common.Full = False,
-    seed: common.Seed = 0,
-    workers: common.CoreCount = None,
-    as_json: common.Json = False,
+    batch_size: options.BatchSize = 128,
+    dataset: options.Dataset = options.DatasetName.mnist,
+    data_dir: options.DataDir = None,
+    full: options.Full = False,
+    seed: options.Seed = 0,
+    workers: options.CoreCount = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train a student on a teacher's softened outputs and on the labels."""
-    common.check_writable(out)
-    train_set, test_set = common.load_data(dataset, data_dir, full)
+    common.check_writable(out, source=teacher)
+    with common.usage("--temperature, --alpha"):
+        check_weights(temperature, alpha)
     tc.manual_seed(seed)
-    pupil = models.create(student)
-    rule = make_optimizer(pupil, OptimizerName.sgd, lr, 0.0)
+    pupil = models.create(student.value)
+    with common.usage("--lr"):
+        rule = make_optimizer(pupil, OptimizerName.sgd, lr, 0.0)
+    master = load(teacher)
+    train_set, test_set = common.load_data(dataset, data_dir, full)
     trained = distill_model(
-        common.load_model(teacher),
+        master,
         pupil,
         train_set,
         temperature=temperature,
@@ -56,7 +60,7 @@ def distill(
         batch_size=batch_size,
         seed=seed,
         workers=workers,
-        progress=common.show_progress(as_json),
+        progress=output.show_progress(),
         **make_schedule(ScheduleName.one_cycle, rule, train_set, epochs, batch_size),
     )
     save(trained, out)

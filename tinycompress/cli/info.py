@@ -3,47 +3,84 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 from rich.table import Table
+from rich.text import Text
 
-from tinycompress.cli import common
-from tinycompress.format import FileInfo, inspect
-from tinycompress.nn import summary
+from tinycompress import nn
+from tinycompress.cli import common, options, output
+from tinycompress.format import FileInfo, inspect, load
+
+DIGIT = (1, 28, 28)
 
 
 @common.command
-def info(file: common.ModelFile, as_json: common.Json = False) -> None:
+def info(
+    file: options.ModelFile,
+    input_shape: Annotated[
+        str | None,
+        typer.Option(
+            metavar="C,H,W", help="Of one input, such as 3,32,32.", show_default="1,28,28"
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
     """Show a file's layers, and what each tensor in it costs."""
+    shape = None if input_shape is None else _parse_shape(input_shape)
     found = inspect(file)
-    layers = summary(common.load_model(file))
+    layers, ran = _summary(load(file), shape)
     if as_json:
-        common.print_json(_as_dict(found, layers))
+        output.print_json(_as_dict(found, layers, ran))
         return
-    common.out.print(
-        f"{found.path}: {found.model}, {found.bytes:,} bytes, format {found.version}\n"
-    )
-    common.out.print(str(layers), highlight=False)
-    common.out.print()
-    common.out.print(_tensor_table(found))
+    output.say(f"{found.path}: {found.model}, {found.bytes:,} bytes, format {found.version}\n")
+    if ran:
+        output.say(str(layers))
+    else:
+        output.say(f"{layers.parameters:,} parameters, {layers.nonzero:,} of them not zero.")
+        output.say("It does not take digits: --input-shape C,H,W shows its layers at work.")
+    output.say()
+    output.say(_tensor_table(found))
+
+
+def _parse_shape(text: str) -> tuple[int, ...]:
+    sizes = text.replace("x", ",").split(",")
+    if not all(size.strip().isdecimal() and int(size) > 0 for size in sizes):
+        raise typer.BadParameter(
+            f"{text!r} is no shape; give sizes such as 3,32,32", param_hint="--input-shape"
+        )
+    return tuple(map(int, sizes))
+
+
+def _summary(model: nn.Module, shape: tuple[int, ...] | None) -> tuple[nn.Summary, bool]:
+    """The layers, and whether a sample went through them: not every network takes a digit."""
+    if shape is not None:
+        return nn.summary(model, shape), True
+    try:
+        return nn.summary(model, DIGIT), True
+    except common.FAILURES:
+        return nn.summary(model, None), False
 
 
 def _tensor_table(found: FileInfo) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for head in ("tensor", "shape", "kept as"):
+    table.add_column("tensor", overflow="fold")
+    for head in ("shape", "kept as"):
         table.add_column(head)
     for head in ("bytes", "bits each"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     for t in found.tensors:
         shape = "×".join(map(str, t.shape)) or "one number"
-        table.add_row(t.name, shape, t.how, f"{t.bytes:,}", f"{8 * t.bytes / t.size:.2f}")
+        each = f"{8 * t.bytes / t.size:.2f}" if t.size else ""
+        table.add_row(Text(t.name), shape, t.how, f"{t.bytes:,}", each)
     table.add_row("architecture", "", "", f"{found.architecture_bytes:,}", "")
     table.add_row("header, lengths, checksums", "", "", f"{found.overhead_bytes:,}", "")
     table.add_row("file", "", "", f"{found.bytes:,}", "")
     return table
 
 
-def _as_dict(found: FileInfo, layers: Any) -> dict[str, Any]:
+def _as_dict(found: FileInfo, layers: nn.Summary, ran: bool) -> dict[str, Any]:
     return {
         "file": found.path,
         "bytes": found.bytes,
@@ -51,7 +88,7 @@ def _as_dict(found: FileInfo, layers: Any) -> dict[str, Any]:
         "architecture": found.architecture,
         "parameters": layers.parameters,
         "nonzero": layers.nonzero,
-        "macs": layers.macs,
-        "layers": [asdict(row) for row in layers.layers],
+        "macs": layers.macs if ran else None,
+        "layers": [asdict(row) for row in layers.layers] if ran else None,
         "tensors": [asdict(t) for t in found.tensors],
     }

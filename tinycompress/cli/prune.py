@@ -8,49 +8,56 @@ from typing import Annotated
 import typer
 
 import tinycompress as tc
-from tinycompress.cli import common
-from tinycompress.cli.recipe import OptimizerName, ScheduleName, make_optimizer, make_schedule
+from tinycompress.cli import common, options, output
+from tinycompress.cli.options import ImportanceName, OptimizerName, ScheduleName, ScopeName
+from tinycompress.cli.recipe import make_optimizer, make_schedule
 from tinycompress.compress.prune import prune as prune_model
-from tinycompress.format import save
+from tinycompress.compress.prune.one_shot import check_sparsity
+from tinycompress.format import load, save
 
 
 @common.command
 def prune(
-    file: common.ModelFile,
-    out: common.OutFile = Path("pruned.tcz"),
+    file: options.ModelFile,
+    out: options.OutFile = Path("pruned.tcz"),
     sparsity: Annotated[
-        float, typer.Option(help="Share of the weights that become zero.", min=0.0, max=1.0)
+        float, typer.Option(help="Share of the weights that become zero, below 1.", min=0.0)
     ] = 0.9,
     importance: Annotated[
-        str, typer.Option(help="magnitude, gradient, taylor or random.")
-    ] = "magnitude",
+        ImportanceName,
+        typer.Option(help="Of a weight: its size, the loss's derivative, their product, by lot."),
+    ] = ImportanceName.magnitude,
     scope: Annotated[
-        str, typer.Option(help="Rank over all layers together (global) or in each (local).")
-    ] = "global",
+        ScopeName, typer.Option(help="Rank over all layers together, or in each.")
+    ] = ScopeName.in_all,
     epochs: Annotated[int, typer.Option(help="Of retraining with the zeros held.", min=0)] = 2,
     lr: Annotated[float, typer.Option(help="Of retraining.", min=0.0)] = 0.05,
-    batch_size: common.BatchSize = 128,
-    dataset: common.Name = "mnist",
-    data_dir: common.DataDir = None,
-    full: common.Full = False,
-    seed: common.Seed = 0,
-    workers: common.CoreCount = None,
-    as_json: common.Json = False,
+    batch_size: options.BatchSize = 128,
+    dataset: options.Dataset = options.DatasetName.mnist,
+    data_dir: options.DataDir = None,
+    full: options.Full = False,
+    seed: options.Seed = 0,
+    workers: options.CoreCount = None,
+    as_json: options.Json = False,
 ) -> None:
     """Prune the weights of a model and retrain what is left."""
-    common.check_writable(out)
+    common.check_writable(out, source=file)
+    with common.usage("--sparsity"):
+        check_sparsity("it", sparsity)
+    model = load(file)
     train_set, test_set = common.load_data(dataset, data_dir, full)
     tc.manual_seed(seed)
     model = prune_model(
-        common.load_model(file),
+        model,
         sparsity,
-        importance=importance,
-        scope=scope,
+        importance=importance.value,
+        scope=scope.value,
         data=train_set.take(min(1024, len(train_set))),
         seed=seed,
     )
     if epochs:
-        rule = make_optimizer(model, OptimizerName.sgd, lr, 0.0)
+        with common.usage("--lr"):
+            rule = make_optimizer(model, OptimizerName.sgd, lr, 0.0)
         tc.fit(
             model,
             train_set,
@@ -59,7 +66,7 @@ def prune(
             batch_size=batch_size,
             seed=seed,
             workers=workers,
-            progress=common.show_progress(as_json),
+            progress=output.show_progress(),
             **make_schedule(ScheduleName.one_cycle, rule, train_set, epochs, batch_size),
         )
     save(model, out)

@@ -7,29 +7,37 @@ from typing import Annotated
 
 import typer
 
-from tinycompress.cli import common
+from tinycompress.cli import common, options
+from tinycompress.cli.options import GranularityName, SchemeName
 from tinycompress.compress.quantize import QuantConfig, quantize as quantize_model
-from tinycompress.format import save
+from tinycompress.format import load, save
 
 
 @common.command
 def quantize(
-    file: common.ModelFile,
-    out: common.OutFile = Path("quantized.tcz"),
+    file: options.ModelFile,
+    out: options.OutFile = Path("quantized.tcz"),
     bits: Annotated[int, typer.Option(help="Of each weight.", min=1, max=16)] = 8,
-    scheme: Annotated[str, typer.Option(help="symmetric or affine.")] = "symmetric",
+    scheme: Annotated[
+        SchemeName, typer.Option(help="Codes around 0, or from the least weight to the largest.")
+    ] = SchemeName.symmetric,
     granularity: Annotated[
-        str, typer.Option(help="One scale per_channel or per_tensor.")
-    ] = "per_channel",
-    dataset: common.Name = "mnist",
-    data_dir: common.DataDir = None,
-    full: common.Full = False,
-    workers: common.CoreCount = None,
-    as_json: common.Json = False,
+        GranularityName, typer.Option(help="Which weights share a scale.")
+    ] = GranularityName.per_channel,
+    group_size: Annotated[
+        int | None, typer.Option(help="Weights in a group, with per_group.", min=1)
+    ] = None,
+    dataset: options.Dataset = options.DatasetName.mnist,
+    data_dir: options.DataDir = None,
+    full: options.Full = False,
+    workers: options.CoreCount = None,
+    as_json: options.Json = False,
 ) -> None:
     """Quantize the weights of a model; the integers are what the new file stores."""
-    common.check_writable(out)
+    common.check_writable(out, source=file)
+    with common.usage("--bits, --scheme, --granularity, --group-size"):
+        config = QuantConfig(bits, scheme.value, granularity.value, group_size)
+    model = load(file)
     _, test_set = common.load_data(dataset, data_dir, full)
-    config = QuantConfig(bits=bits, scheme=scheme, granularity=granularity)
-    save(quantize_model(common.load_model(file), config), out)
+    save(quantize_model(model, config), out)
     common.show_change(file, out, test_set, workers, as_json)

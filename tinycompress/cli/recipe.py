@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from tinycompress import optim
+from tinycompress.cli.options import OptimizerName, ScheduleName
 from tinycompress.data import Dataset, batch_count
 from tinycompress.nn import Module
 
-
-class OptimizerName(StrEnum):
-    sgd = "sgd"
-    adam = "adam"
-    adamw = "adamw"
-
-
-class ScheduleName(StrEnum):
-    one_cycle = "one-cycle"
-    cosine = "cosine"
-    none = "none"
+LEARNING_RATES = {OptimizerName.sgd: 0.1, OptimizerName.adam: 2e-3, OptimizerName.adamw: 2e-3}
 
 
 def make_optimizer(
-    model: Module, name: OptimizerName, lr: float, weight_decay: float
+    model: Module, name: OptimizerName, lr: float | None, weight_decay: float
 ) -> optim.Optimizer:
-    """SGD with momentum 0.9, Adam, or AdamW over the model's parameters."""
+    """SGD with momentum 0.9, Adam, or AdamW over the model's parameters.
+
+    Without ``lr`` it is that of ``LEARNING_RATES``: Adam's steps are far larger at the same rate.
+    """
+    lr = LEARNING_RATES[name] if lr is None else lr
     if name == OptimizerName.sgd:
         return optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
     kind = optim.Adam if name == OptimizerName.adam else optim.AdamW

@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 
 import tinycompress as tc
 from tinycompress import models
-from tinycompress.cli import common
-from tinycompress.cli.recipe import (
-    OptimizerName,
-    ScheduleName,
-    make_optimizer,
-    make_schedule,
-)
+from tinycompress.cli import common, options, output
+from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName
+from tinycompress.cli.recipe import make_optimizer, make_schedule
 from tinycompress.data import RandomAffine
 from tinycompress.format import save
-from tinycompress.report import measure
+from tinycompress.report import Measurement
+from tinycompress.train import History
 
 
 @common.command
 def train(
-    model: Annotated[
-        str, typer.Option(help=f"One of: {', '.join(models.names())}.")
-    ] = "article-cnn",
+    model: Annotated[ModelName, typer.Option(help="What to train.")] = ModelName.article_cnn,
     epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = 3,
-    out: common.OutFile = Path("model.tcz"),
-    dataset: common.Name = "mnist",
-    data_dir: common.DataDir = None,
-    full: common.Full = False,
+    out: options.OutFile = Path("model.tcz"),
+    dataset: options.Dataset = options.DatasetName.mnist,
+    data_dir: options.DataDir = None,
+    full: options.Full = False,
     optimizer: Annotated[OptimizerName, typer.Option(help="Update rule.")] = OptimizerName.sgd,
-    lr: Annotated[float, typer.Option(help="Largest learning rate.", min=0.0)] = 0.1,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest learning rate.", min=0.0, show_default="0.1; 0.002 for adam and adamw"
+        ),
+    ] = None,
     weight_decay: Annotated[
         float, typer.Option(help="Pull of the weights to zero.", min=0.0)
     ] = 0.0,
     schedule: Annotated[
         ScheduleName, typer.Option(help="How the learning rate moves.")
     ] = ScheduleName.one_cycle,
-    batch_size: common.BatchSize = 128,
+    batch_size: options.BatchSize = 128,
     augment: Annotated[
         bool, typer.Option("--augment", help="Shift, turn and scale images.")
     ] = False,
@@ -50,35 +53,89 @@ def train(
     checkpoint: Annotated[
         Path | None, typer.Option(help="A .safetensors file, replaced after each epoch.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from --checkpoint.")] = False,
-    seed: common.Seed = 0,
-    workers: common.CoreCount = None,
-    as_json: common.Json = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from --checkpoint, if that file exists.")
+    ] = False,
+    seed: options.Seed = 0,
+    workers: options.CoreCount = None,
+    as_json: options.Json = False,
 ) -> None:
     """Train a model, write it to a file, and measure that file on the test images."""
-    common.check_writable(out)
+    _check_files(out, checkpoint, resume)
+    tc.manual_seed(seed)
+    network = models.create(model.value)
+    with common.usage("--lr, --weight-decay"):
+        rule = make_optimizer(network, optimizer, lr, weight_decay)
     train_set, test_set = common.load_data(dataset, data_dir, full)
     held_out = None
     if validate:
         train_set, held_out = train_set.split(validate, seed=seed)
-    tc.manual_seed(seed)
-    network = models.create(model)
-    rule = make_optimizer(network, optimizer, lr, weight_decay)
-    history = tc.fit(
-        network,
-        train_set,
-        epochs,
-        rule,
-        validate=held_out,
-        batch_size=batch_size,
-        augment=RandomAffine() if augment else None,
-        seed=seed,
-        workers=workers,
-        checkpoint=checkpoint,
-        resume=resume,
-        progress=common.show_progress(as_json),
-        **make_schedule(schedule, rule, train_set, epochs, batch_size),
-    )
+    with _advice_on_interrupt(checkpoint):
+        history = tc.fit(
+            network,
+            train_set,
+            epochs,
+            rule,
+            validate=held_out,
+            batch_size=batch_size,
+            augment=RandomAffine() if augment else None,
+            seed=seed,
+            workers=workers,
+            checkpoint=checkpoint,
+            resume=resume,
+            progress=output.show_progress(),
+            **make_schedule(schedule, rule, train_set, epochs, batch_size),
+        )
     save(network, out)
-    row = measure(out, test_set, workers=workers)
-    common.show([row], as_json, extra={"file": str(out), "history": history.to_list()})
+    _show(history, out, common.measure_files([out], test_set, workers), as_json)
+
+
+def _check_files(out: Path, checkpoint: Path | None, resume: bool) -> None:
+    common.check_writable(out)
+    if checkpoint is not None:
+        common.check_writable(checkpoint, "--checkpoint")
+        if checkpoint.resolve() == out.resolve():
+            raise typer.BadParameter("--out and --checkpoint are the same file")
+    elif resume:
+        raise typer.BadParameter("--resume needs --checkpoint, the file to go on from")
+
+
+@contextmanager
+def _advice_on_interrupt(checkpoint: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        if checkpoint is not None and checkpoint.exists():
+            advice = f"the same command with --resume goes on from {checkpoint}"
+        else:
+            advice = "nothing was kept, as --checkpoint FILE would have"
+        raise KeyboardInterrupt(f"interrupted; {advice}") from None
+
+
+def _show(history: History, file: Path, rows: list[Measurement], as_json: bool) -> None:
+    if as_json:
+        row = output.rows_as_json(rows, [file])[0]
+        output.print_json({**row, "history": history.to_list()})
+        return
+    output.say(_history_table(history))
+    output.say()
+    output.show(rows)
+    output.say(f"written to {file}")
+
+
+def _history_table(history: History) -> Table:
+    """A line for each epoch; losses and accuracies in training, then those of the images held out.
+
+    The ones in training are means over an epoch in which the weights still moved.
+    """
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    validated = any(epoch.val_loss is not None for epoch in history)
+    heads = ["epoch", "loss", "accuracy", *(["val loss", "val accuracy"] * validated), "images/s"]
+    for head in heads:
+        table.add_column(head, justify="right")
+    for e in history:
+        held_out = [(e.val_loss, ".4f"), (e.val_accuracy, ".2%")] * validated
+        cells = [(e.epoch + 1, "d"), (e.loss, ".4f"), (e.accuracy, ".2%"), *held_out]
+        texts = ("" if value is None else format(value, how) for value, how in cells)
+        table.add_row(*texts, f"{e.images_per_second:,.0f}")
+    return table

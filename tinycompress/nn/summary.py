@@ -60,15 +60,25 @@ def _counts(row: LayerSummary | Summary) -> tuple[str, str, str]:
     return f"{row.parameters:,}", f"{row.nonzero:,}", f"{row.macs:,}"
 
 
-def summary(model: Module, input_shape: tuple[int, ...] = (1, 28, 28)) -> Summary:
+def summary(model: Module, input_shape: tuple[int, ...] | None = (1, 28, 28)) -> Summary:
     """Run one blank sample of ``input_shape`` (C, H, W) through ``model`` and count.
+
+    With ``input_shape=None`` nothing is run: parameters are counted, and no layer was called.
 
     Parameters are counted at a layer's first call, and once where layers share them; those of
     layers that were never called count too. MACs are counted at every call, of layers only.
     """
+    counter = _Counter(model)
+    if input_shape is not None:
+        _run_blank_sample(model, input_shape, counter)
+    layers = (*counter.rows, *counter.never_called())
+    totals = (sum(getattr(r, n) for r in layers) for n in ("parameters", "nonzero", "macs"))
+    return Summary(layers, *totals)
+
+
+def _run_blank_sample(model: Module, input_shape: tuple[int, ...], counter: _Counter) -> None:
     if not isinstance(input_shape, tuple | list):
         raise TypeError(f"summary: input_shape must be like (1, 28, 28), got {input_shape!r}")
-    counter = _Counter(model)
     arrays = [array for _, array, _ in arrays_by_name(model)]
     dtype = next((a.dtype for a in arrays if a.dtype.kind == "f"), np.dtype("float32"))
     sample = to_device(np.zeros((1, *input_shape), dtype), model.device)
@@ -76,9 +86,6 @@ def summary(model: Module, input_shape: tuple[int, ...] = (1, 28, 28)) -> Summar
         for module in counter.names:
             hooks.enter_context(module.register_forward_hook(counter.called))
         model(sample)
-    layers = (*counter.rows, *counter.never_called())
-    totals = (sum(getattr(r, n) for r in layers) for n in ("parameters", "nonzero", "macs"))
-    return Summary(layers, *totals)
 
 
 class _Counter:

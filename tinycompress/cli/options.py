@@ -1,0 +1,93 @@
+"""What may be said on the command line: the options that several commands share, and choices.
+
+A set of choices is an ``Enum``, so that ``--help`` lists it and anything else is refused.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class DatasetName(StrEnum):
+    mnist = "mnist"
+    fashion_mnist = "fashion-mnist"
+
+
+class ModelName(StrEnum):
+    """The names of ``tinycompress.models``."""
+
+    article_cnn = "article-cnn"
+    lenet_300_100 = "lenet-300-100"
+    lenet_5 = "lenet-5"
+    tiny_cnn = "tiny-cnn"
+
+
+class OptimizerName(StrEnum):
+    sgd = "sgd"
+    adam = "adam"
+    adamw = "adamw"
+
+
+class ScheduleName(StrEnum):
+    one_cycle = "one-cycle"
+    cosine = "cosine"
+    none = "none"
+
+
+class SchemeName(StrEnum):
+    symmetric = "symmetric"
+    affine = "affine"
+
+
+class GranularityName(StrEnum):
+    per_channel = "per_channel"
+    per_tensor = "per_tensor"
+    per_group = "per_group"
+
+
+class ImportanceName(StrEnum):
+    magnitude = "magnitude"
+    gradient = "gradient"
+    taylor = "taylor"
+    random = "random"
+
+
+class ScopeName(StrEnum):
+    in_all = "global"
+    in_each = "local"
+
+
+Dataset = Annotated[DatasetName, typer.Option("--dataset", help="Which images.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder with the four files of the full set, to train and test on that.",
+        exists=True,
+        file_okay=False,
+        show_default="the bundled sample",
+    ),
+]
+Full = Annotated[
+    bool,
+    typer.Option(
+        "--full",
+        help="Use all 60,000 images: from TINYCOMPRESS_DATA or the cache, else downloaded.",
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+Seed = Annotated[
+    int, typer.Option(help="Of the initial weights, the order of images, dropout.", min=0)
+]
+CoreCount = Annotated[
+    int | None,
+    typer.Option("--workers", help="How many share the work.", min=1, show_default="one per core"),
+]
+ModelFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A .tcz file.", exists=True, dir_okay=False)
+]
+OutFile = Annotated[Path, typer.Option("--out", "-o", help="The .tcz file to write.")]
+BatchSize = Annotated[int, typer.Option(help="Images per update.", min=1)]
