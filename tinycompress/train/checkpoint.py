@@ -135,17 +135,17 @@ def restore_checkpoint(checkpoint: Checkpoint, model: Module, optimizer: Optimiz
     saved = checkpoint.state["optimizer"]
     for position, step in saved["steps"].items():
         kept.setdefault(int(position), {})["step"] = step
-    before = optimizer.state_dict(), [p.mask for p in model.parameters()]
+    before = model.state_dict(), [p.mask for p in model.parameters()]
     try:
         _check_dtypes(model_state, model)
-        optimizer.load_state_dict({"state": kept, "groups": saved["groups"]})
         for name, p in model.named_parameters():  # first: loading keeps to the masks
             p.mask = to_device(masks[name], device_of(p.data)) if name in masks else None
         model.load_state_dict(model_state)
+        optimizer.load_state_dict({"state": kept, "groups": saved["groups"]})
     except ValueError as error:
-        optimizer.load_state_dict(before[0])
         for p, mask in zip(model.parameters(), before[1], strict=True):
             p.mask = mask
+        model.load_state_dict(before[0])
         raise CheckpointError(f"the checkpoint belongs to another run: {error}") from error
     random.set_state(checkpoint.state["random"])
 
