@@ -121,7 +121,7 @@ def test_progress_goes_to_standard_error(capfd):
         {"clip_grad_norm": 0.1},
         {"optimizer": lambda m: sgd(m, lr=0.05)},
     ],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_what_ought_to_make_a_difference_does(other):
     assert bits(trained(**other)[0]) != bits(trained()[0])
