@@ -79,8 +79,8 @@ def describe(error: BaseException) -> str:
     """An error in words: what, which layer or file, and what to do."""
     notes = [note for note in getattr(error, "__notes__", []) if note.startswith("in ")]
     text = str(error) or type(error).__name__
-    if isinstance(error, OSError) and error.strerror and error.filename is not None:
-        text = f"{error.filename}: {error.strerror}"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror if error.filename is None else f"{error.filename}: {error.strerror}"
     if isinstance(error, FormatError) and error.offset == 0 and error.path:
         text += f". {_advice(Path(error.path))}"
     return " ".join([text, *(f"({note})" for note in notes[:1])])

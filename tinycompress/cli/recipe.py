@@ -20,6 +20,8 @@ def make_optimizer(
     Without ``lr`` it is that of ``LEARNING_RATES``: Adam's steps are far larger at the same rate.
     """
     lr = LEARNING_RATES[name] if lr is None else lr
+    if lr == 0:
+        raise ValueError("the learning rate must be > 0: with 0, nothing is learned")
     if name == OptimizerName.sgd:
         return optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
     kind = optim.Adam if name == OptimizerName.adam else optim.AdamW

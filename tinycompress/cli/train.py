@@ -134,8 +134,15 @@ def _history_table(history: History) -> Table:
     for head in heads:
         table.add_column(head, justify="right")
     for e in history:
-        held_out = [(e.val_loss, ".4f"), (e.val_accuracy, ".2%")] * validated
-        cells = [(e.epoch + 1, "d"), (e.loss, ".4f"), (e.accuracy, ".2%"), *held_out]
-        texts = ("" if value is None else format(value, how) for value, how in cells)
-        table.add_row(*texts, f"{e.images_per_second:,.0f}")
+        held_out = [_loss(e.val_loss), _share(e.val_accuracy)] * validated
+        speed = f"{e.images_per_second:,.0f}"
+        table.add_row(str(e.epoch + 1), _loss(e.loss), _share(e.accuracy), *held_out, speed)
     return table
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if value < 1000 else f"{value:.3g}"
+
+
+def _share(value: float | None) -> str:
+    return "" if value is None else f"{value:.2%}"
