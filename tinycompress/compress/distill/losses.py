@@ -12,6 +12,10 @@ large T, eˣ ≈ 1 + x makes softmax(z / T) ≈ (1 + z / T) / K where the logits
 so the derivative falls as 1/T². Times T² it tends to (z_s − z_t) / K, the derivative of a squared
 difference of logits, and α means the same at every temperature.
 
+The second derivative, diag(q) − q qᵀ with q = softmax(z_s / T), stays large where that of the
+labels' part dies out, because softened probabilities are never near 0 or 1. So the loss is curved
+more, and the best learning rate is smaller than for training on labels alone.
+
 Hinton, Vinyals & Dean 2015, arXiv:1503.02531, sections 2 and 2.1.
 """
 
