@@ -57,7 +57,7 @@ def test_images_that_are_held_out_are_validated_on(run, run_json):
     assert all(0 <= epoch["val_accuracy"] <= 1 for epoch in found["history"])
     text = run(*TINY, "--epochs", 2, "--validate", 0.25, "--batch-size", 64).out
     head, *rows = text.splitlines()[:3]
-    assert head.split() == "epoch loss accuracy val loss val accuracy images/s".split()
+    assert " ".join(head.split()) == "epoch loss accuracy val loss val accuracy images/s"
     for row, epoch in zip(rows, found["history"], strict=True):
         number, loss, seen, val_loss, val_accuracy, _ = row.split()
         assert number == str(epoch["epoch"] + 1)

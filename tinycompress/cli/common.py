@@ -132,8 +132,12 @@ def load_data(name: DatasetName, data_dir: Path | None, full: bool) -> tuple[Dat
     else:
         train, test = datasets.mnist(full=True, **how)
     if os.environ.get("TINYCOMPRESS_QUICK"):
-        return train.take(QUICK_TRAIN), test.take(QUICK_TEST)
+        return _first(train, QUICK_TRAIN), _first(test, QUICK_TEST)
     return train, test
+
+
+def _first(data: Dataset, count: int) -> Dataset:
+    return data.take(min(count, len(data)))
 
 
 def check_writable(path: Path, option: str = "--out", source: Path | None = None) -> None:
