@@ -16,10 +16,18 @@ EPOCHS = 1 if QUICK else 6
 train, test = tc.data.mnist()
 if QUICK:
     train, test = train.take(256), test.take(200)
+
+
+def recipe(model, lr):  # momentum, and a learning rate that rises to lr and falls again
+    rule = optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    steps = EPOCHS * tc.data.batch_count(train, 64)
+    schedule = optim.OneCycleLR(rule, max_lr=lr, total_steps=steps)
+    return {"epochs": EPOCHS, "optimizer": rule, "schedule": schedule, "batch_size": 64}
+
+
 tc.manual_seed(0)
 teacher = tc.models.ArticleCNN()
-optimizer = optim.SGD(teacher.parameters(), lr=0.05, momentum=0.9)
-tc.fit(teacher, train, 1 if QUICK else 3, optimizer, batch_size=64, progress=True)
+tc.fit(teacher, train, progress=True, **recipe(teacher, lr=0.1))
 
 # 1. What a teacher knows and a label does not: what else an image looks like. Of all images, take
 # the one of which it is least certain, and soften its answer by a temperature.
@@ -38,11 +46,9 @@ def new_student():
 
 
 alone = new_student()
-tc.fit(alone, train, EPOCHS, optim.Adam(alone.parameters(), lr=0.005), batch_size=64)
-student = new_student()
-rule = optim.Adam(student.parameters(), lr=0.005)
-options = {"epochs": EPOCHS, "optimizer": rule, "batch_size": 64, "progress": True}
-student = tc.distill(teacher, student, train, temperature=4, alpha=0.9, **options)
+tc.fit(alone, train, **recipe(alone, lr=0.1))
+student = new_student()  # softened targets want smaller steps than labels
+student = tc.distill(teacher, student, train, temperature=4, alpha=0.9, **recipe(student, lr=0.05))
 
 # 3. Compare. Agreement counts mistakes too: a student can learn its teacher's.
 for name, model in {"alone": alone, "distilled": student}.items():

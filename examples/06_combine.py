@@ -32,7 +32,7 @@ pruned_4bit = tc.quantize(pruned, tc.QuantConfig(bits=4))
 
 # Distilled, then pruned, then quantized: a small network, thinned out.
 student = tc.models.TinyCNN()
-rule = optim.Adam(student.parameters(), lr=0.005)
+rule = optim.Adam(student.parameters(), lr=0.01)
 options = {"epochs": 1 if QUICK else 6, "optimizer": rule, "batch_size": 64, "progress": True}
 student = tc.distill(model, student, train, **options)
 thin_student = trained(tc.prune(student, 0.5), epochs=1, lr=0.02)
