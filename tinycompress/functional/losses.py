@@ -103,6 +103,7 @@ def _same_shape(name: str, x: Any, target: Any) -> tuple[Tensor, Tensor]:
     x, target = map(as_float_tensor, operands(as_tensor(x), as_tensor(target)))
     if x.shape != target.shape:
         raise ValueError(f"{name}: input {x.shape} and target {target.shape} must have one shape")
+    check_same_device(name, x.data, target.data)
     return x, target
 
 
