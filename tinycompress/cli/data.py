@@ -18,9 +18,16 @@ from tinycompress.data import FileStatus, SourceStatus
 def data(
     dataset: options.Dataset = options.DatasetName.mnist,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Look in this folder first, and download into it.")
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Look there first, and download to there.",
+            rich_help_panel="Data",
+        ),
     ] = None,
-    download: Annotated[bool, typer.Option("--download", help="Get what is missing.")] = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="Get what is missing.", rich_help_panel="Data")
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Show where the full data set was looked for and found."""

@@ -38,7 +38,9 @@ BATCH = 64
 def demo(
     out: Annotated[
         Path,
-        typer.Option("--out", "-o", help="Folder for the models and the JSON.", file_okay=False),
+        typer.Option(
+            "--out", "-o", metavar="FOLDER", help="For the models and the JSON.", file_okay=False
+        ),
     ] = Path("demo"),
     seed: options.Seed = 0,
     workers: options.CoreCount = None,

@@ -10,7 +10,7 @@ import typer
 import tinycompress as tc
 from tinycompress import models
 from tinycompress.cli import common, options, output
-from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName
+from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName, choices
 from tinycompress.cli.recipe import make_optimizer, make_schedule
 from tinycompress.compress.distill import distill as distill_model
 from tinycompress.compress.distill.losses import check_weights
@@ -21,16 +21,30 @@ from tinycompress.format import load, save
 def distill(
     teacher: Annotated[
         Path,
-        typer.Option(help="The .tcz file of the trained network.", exists=True, dir_okay=False),
+        typer.Option(
+            metavar="FILE",
+            help="The .tcz file of the trained network.",
+            exists=True,
+            dir_okay=False,
+        ),
     ],
-    student: Annotated[ModelName, typer.Option(help="What to train.")] = ModelName.tiny_cnn,
+    student: Annotated[
+        ModelName, typer.Option(metavar="NAME", help=f"{choices(ModelName)}.")
+    ] = ModelName.tiny_cnn,
     out: options.OutFile = Path("student.tcz"),
-    temperature: Annotated[float, typer.Option(help="Softens both networks' outputs, > 0.")] = 4.0,
+    temperature: Annotated[
+        float, typer.Option(metavar="X", help="Above 0; softens what both networks answer.")
+    ] = 4.0,
     alpha: Annotated[
-        float, typer.Option(help="Weight of the teacher; 1 − alpha of the labels.", min=0, max=1)
+        float,
+        typer.Option(
+            metavar="X", help="Weight of the teacher; 1 − alpha of the labels.", min=0, max=1
+        ),
     ] = 0.9,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = 5,
-    lr: Annotated[float, typer.Option(help="Largest learning rate.", min=0.0)] = 0.1,
+    epochs: Annotated[
+        int, typer.Option(metavar="N", help="Passes over the training images.", min=1)
+    ] = 5,
+    lr: Annotated[float, typer.Option(metavar="X", help="Largest learning rate.", min=0.0)] = 0.1,
     batch_size: options.BatchSize = 128,
     dataset: options.Dataset = options.DatasetName.mnist,
     data_dir: options.DataDir = None,

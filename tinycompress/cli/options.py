@@ -1,6 +1,6 @@
 """What may be said on the command line: the options that several commands share, and choices.
 
-A set of choices is an ``Enum``, so that ``--help`` lists it and anything else is refused.
+A set of choices is an ``Enum``, so that anything else is refused with the list of them.
 """
 
 from __future__ import annotations
@@ -61,33 +61,55 @@ class ScopeName(StrEnum):
     in_each = "local"
 
 
-Dataset = Annotated[DatasetName, typer.Option("--dataset", help="Which images.")]
+def choices(names: type[StrEnum]) -> str:
+    """The values for ``--help``, as words that can be broken into lines."""
+    return ", ".join(names)
+
+
+Dataset = Annotated[
+    DatasetName,
+    typer.Option(
+        "--dataset", metavar="NAME", help=f"{choices(DatasetName)}.", rich_help_panel="Data"
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder with the four files of the full set, to train and test on that.",
+        metavar="FOLDER",
+        help="Has the four files of the full set, to train and test on that.",
         exists=True,
         file_okay=False,
         show_default="the bundled sample",
+        rich_help_panel="Data",
     ),
 ]
 Full = Annotated[
     bool,
     typer.Option(
         "--full",
-        help="Use all 60,000 images: from TINYCOMPRESS_DATA or the cache, else downloaded.",
+        help="All 60,000 images: from TINYCOMPRESS_DATA or the cache, else downloaded.",
+        rich_help_panel="Data",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 Seed = Annotated[
-    int, typer.Option(help="Of the initial weights, the order of images, dropout.", min=0)
+    int,
+    typer.Option(metavar="N", help="Of the initial weights, the order of images, dropout.", min=0),
 ]
 CoreCount = Annotated[
     int | None,
-    typer.Option("--workers", help="How many share the work.", min=1, show_default="one per core"),
+    typer.Option(
+        "--workers",
+        metavar="N",
+        help="How many share the work.",
+        min=1,
+        show_default="one per core",
+    ),
 ]
 ModelFile = Annotated[
     Path, typer.Argument(metavar="FILE", help="A .tcz file.", exists=True, dir_okay=False)
 ]
-OutFile = Annotated[Path, typer.Option("--out", "-o", help="The .tcz file to write.")]
-BatchSize = Annotated[int, typer.Option(help="Images per update.", min=1)]
+OutFile = Annotated[
+    Path, typer.Option("--out", "-o", metavar="FILE", help="The .tcz file to write.")
+]
+BatchSize = Annotated[int, typer.Option(metavar="N", help="Images per update.", min=1)]

@@ -9,7 +9,13 @@ import typer
 
 import tinycompress as tc
 from tinycompress.cli import common, options, output
-from tinycompress.cli.options import ImportanceName, OptimizerName, ScheduleName, ScopeName
+from tinycompress.cli.options import (
+    ImportanceName,
+    OptimizerName,
+    ScheduleName,
+    ScopeName,
+    choices,
+)
 from tinycompress.cli.recipe import make_optimizer, make_schedule
 from tinycompress.compress.prune import prune as prune_model
 from tinycompress.compress.prune.one_shot import check_sparsity
@@ -21,17 +27,23 @@ def prune(
     file: options.ModelFile,
     out: options.OutFile = Path("pruned.tcz"),
     sparsity: Annotated[
-        float, typer.Option(help="Share of the weights that become zero, below 1.", min=0.0)
+        float,
+        typer.Option(metavar="X", help="Share of the weights that become zero, below 1.", min=0.0),
     ] = 0.9,
     importance: Annotated[
         ImportanceName,
-        typer.Option(help="Of a weight: its size, the loss's derivative, their product, by lot."),
+        typer.Option(metavar="NAME", help=f"Ranks the weights: {choices(ImportanceName)}."),
     ] = ImportanceName.magnitude,
     scope: Annotated[
-        ScopeName, typer.Option(help="Rank over all layers together, or in each.")
+        ScopeName,
+        typer.Option(
+            metavar="NAME", help="Rank over all layers together (global) or in each (local)."
+        ),
     ] = ScopeName.in_all,
-    epochs: Annotated[int, typer.Option(help="Of retraining with the zeros held.", min=0)] = 2,
-    lr: Annotated[float, typer.Option(help="Of retraining.", min=0.0)] = 0.05,
+    epochs: Annotated[
+        int, typer.Option(metavar="N", help="Of retraining with the zeros held.", min=0)
+    ] = 2,
+    lr: Annotated[float, typer.Option(metavar="X", help="Largest learning rate.", min=0.0)] = 0.05,
     batch_size: options.BatchSize = 128,
     dataset: options.Dataset = options.DatasetName.mnist,
     data_dir: options.DataDir = None,

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tinycompress.cli import common, options
-from tinycompress.cli.options import GranularityName, SchemeName
+from tinycompress.cli.options import GranularityName, SchemeName, choices
 from tinycompress.compress.quantize import QuantConfig, quantize as quantize_model
 from tinycompress.format import load, save
 
@@ -17,15 +17,22 @@ from tinycompress.format import load, save
 def quantize(
     file: options.ModelFile,
     out: options.OutFile = Path("quantized.tcz"),
-    bits: Annotated[int, typer.Option(help="Of each weight.", min=1, max=16)] = 8,
+    bits: Annotated[int, typer.Option(metavar="N", help="Of each weight.", min=1, max=16)] = 8,
     scheme: Annotated[
-        SchemeName, typer.Option(help="Codes around 0, or from the least weight to the largest.")
+        SchemeName,
+        typer.Option(
+            metavar="NAME",
+            help="Codes on both sides of 0 (symmetric), or from the least weight on (affine).",
+        ),
     ] = SchemeName.symmetric,
     granularity: Annotated[
-        GranularityName, typer.Option(help="Which weights share a scale.")
+        GranularityName,
+        typer.Option(
+            metavar="NAME", help=f"What has a scale of its own: {choices(GranularityName)}."
+        ),
     ] = GranularityName.per_channel,
     group_size: Annotated[
-        int | None, typer.Option(help="Weights in a group, with per_group.", min=1)
+        int | None, typer.Option(metavar="N", help="Weights in a group, with per_group.", min=1)
     ] = None,
     dataset: options.Dataset = options.DatasetName.mnist,
     data_dir: options.DataDir = None,

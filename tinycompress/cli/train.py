@@ -13,7 +13,7 @@ from rich.table import Table
 import tinycompress as tc
 from tinycompress import models
 from tinycompress.cli import common, options, output
-from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName
+from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName, choices
 from tinycompress.cli.recipe import make_optimizer, make_schedule
 from tinycompress.data import RandomAffine
 from tinycompress.format import save
@@ -23,24 +23,34 @@ from tinycompress.train import History
 
 @common.command
 def train(
-    model: Annotated[ModelName, typer.Option(help="What to train.")] = ModelName.article_cnn,
-    epochs: Annotated[int, typer.Option(help="Passes over the training images.", min=1)] = 3,
+    model: Annotated[
+        ModelName, typer.Option(metavar="NAME", help=f"{choices(ModelName)}.")
+    ] = ModelName.article_cnn,
+    epochs: Annotated[
+        int, typer.Option(metavar="N", help="Passes over the training images.", min=1)
+    ] = 3,
     out: options.OutFile = Path("model.tcz"),
     dataset: options.Dataset = options.DatasetName.mnist,
     data_dir: options.DataDir = None,
     full: options.Full = False,
-    optimizer: Annotated[OptimizerName, typer.Option(help="Update rule.")] = OptimizerName.sgd,
+    optimizer: Annotated[
+        OptimizerName, typer.Option(metavar="NAME", help=f"Update rule: {choices(OptimizerName)}.")
+    ] = OptimizerName.sgd,
     lr: Annotated[
         float | None,
         typer.Option(
-            help="Largest learning rate.", min=0.0, show_default="0.1; 0.002 for adam and adamw"
+            metavar="X",
+            help="Largest learning rate.",
+            min=0.0,
+            show_default="0.1; 0.002 for adam and adamw",
         ),
     ] = None,
     weight_decay: Annotated[
-        float, typer.Option(help="Pull of the weights to zero.", min=0.0)
+        float, typer.Option(metavar="X", help="Pull of the weights to zero.", min=0.0)
     ] = 0.0,
     schedule: Annotated[
-        ScheduleName, typer.Option(help="How the learning rate moves.")
+        ScheduleName,
+        typer.Option(metavar="NAME", help=f"How the learning rate moves: {choices(ScheduleName)}."),
     ] = ScheduleName.one_cycle,
     batch_size: options.BatchSize = 128,
     augment: Annotated[
@@ -48,10 +58,13 @@ def train(
     ] = False,
     validate: Annotated[
         float,
-        typer.Option(help="Share of the training images held out to validate.", min=0, max=0.5),
+        typer.Option(
+            metavar="X", help="Share of the training images held out to validate.", min=0, max=0.5
+        ),
     ] = 0.0,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="A .safetensors file, replaced after each epoch.")
+        Path | None,
+        typer.Option(metavar="FILE", help="A .safetensors file, replaced after each epoch."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from --checkpoint, if that file exists.")
