@@ -37,6 +37,14 @@ def filled_axes(name: str, shape: Shape, axis: Axes) -> tuple[int, ...]:
     return axes
 
 
+def one_filled_axis(name: str, shape: Shape, axis: int) -> int:
+    """As :func:`filled_axes`, where it can only be one."""
+    axes = filled_axes(name, shape, axis)
+    if len(axes) != 1:
+        raise ValueError(f"{name}: axis must be one axis, got {axis}")
+    return axes[0]
+
+
 def flat(name: str, sizes: tuple[Any, ...]) -> Shape:
     """``f(2, 3)`` and ``f((2, 3))`` mean the same."""
     inner = sizes[0] if len(sizes) == 1 and isinstance(sizes[0], tuple | list) else sizes
@@ -54,6 +62,45 @@ def reshaped(old: Shape, new: Shape) -> Shape:
     if new.count(-1) > 1 or any(s < 0 for s in full) or math.prod(full) != total:
         raise ValueError(f"reshape: {total} values of shape {old} do not fit into {new}")
     return full
+
+
+def flattened(old: Shape, start: int, end: int) -> Shape:
+    """The shape with axes ``start`` to ``end`` as one; a number becomes a row of one."""
+    if not old:
+        return (1,)
+    first, last = axes_of(old, start)[0], axes_of(old, end)[0]
+    if first > last:
+        raise ValueError(f"flatten: start={start} comes after end={end} in shape {old}")
+    return (*old[:first], math.prod(old[first : last + 1]), *old[last + 1 :])
+
+
+def unsqueezed(old: Shape, axis: int) -> Shape:
+    """The shape with an axis of length one before axis ``axis``."""
+    at = axis + len(old) + 1 if axis < 0 else axis
+    if not 0 <= at <= len(old):
+        raise IndexError(f"unsqueeze: axis {axis} is out of range for shape {old}")
+    return (*old[:at], 1, *old[at:])
+
+
+def order_of(shape: Shape, axes: Shape) -> tuple[int, ...]:
+    """``axes`` as numbers from 0, each axis of ``shape`` once."""
+    order = tuple(axes_of(shape, a)[0] for a in axes)
+    if sorted(order) != list(range(len(shape))):
+        raise ValueError(f"permute: {axes} is not an order of the {len(shape)} axes")
+    return order
+
+
+def pad_widths(shape: Shape, widths: Any) -> tuple[tuple[int, int], ...]:
+    """(before, after) for each axis of ``shape``."""
+    try:
+        pairs = tuple((whole("", a, 0), whole("", b, 0)) for a, b in widths)
+    except (TypeError, ValueError):
+        pairs = ()
+    if len(pairs) != len(shape):
+        raise ValueError(
+            f"pad: widths need (before, after) ≥ 0 for each of {len(shape)} axes, got {widths}"
+        )
+    return pairs
 
 
 def expanded(old: Shape, want: Shape) -> Shape:

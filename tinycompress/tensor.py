@@ -43,8 +43,13 @@ from tinycompress.shapes import (
     expanded,
     filled_axes,
     flat,
+    flattened,
     number,
+    one_filled_axis,
+    order_of,
+    pad_widths,
     reshaped,
+    unsqueezed,
     whole,
 )
 
@@ -165,11 +170,11 @@ class Tensor(Recorded):
         return apply(activations.relu, self)
 
     def softmax(self, axis: int = -1) -> Tensor:
-        axis = _one_filled_axis("softmax", self, axis)
+        axis = one_filled_axis("softmax", self.shape, axis)
         return apply(activations.softmax, as_float_tensor(self), axis=axis)
 
     def log_softmax(self, axis: int = -1) -> Tensor:
-        axis = _one_filled_axis("log_softmax", self, axis)
+        axis = one_filled_axis("log_softmax", self.shape, axis)
         return apply(activations.log_softmax, as_float_tensor(self), axis=axis)
 
     # -------------------------------------------------------------------------- reductions
@@ -204,7 +209,7 @@ class Tensor(Recorded):
 
     def argmax(self, axis: int | None = None, keepdim: bool = False) -> Tensor:
         """The index of the first largest value, int64, without derivative."""
-        along = None if axis is None else _one_filled_axis("argmax", self, axis)
+        along = None if axis is None else one_filled_axis("argmax", self.shape, axis)
         filled_axes("argmax", self.shape, axis)
         with on_device(self.data):
             return Tensor(self.data.argmax(along, keepdims=keepdim))  # type: ignore[arg-type]
@@ -224,20 +229,11 @@ class Tensor(Recorded):
 
     def flatten(self, start: int = 0, end: int = -1) -> Tensor:
         """Axes ``start`` to ``end`` as one."""
-        if self.ndim == 0:
-            return self.reshape(1)
-        first, last = (axes_of(self.shape, i)[0] for i in (start, end))
-        if first > last:
-            raise ValueError(f"flatten: start={start} comes after end={end} in {self.shape}")
-        middle = math.prod(self.shape[first : last + 1])
-        return self.reshape(*self.shape[:first], middle, *self.shape[last + 1 :])
+        return self.reshape(flattened(self.shape, start, end))
 
     def permute(self, *axes: Any) -> Tensor:
         """Axes in the order given."""
-        order = tuple(axes_of(self.shape, a)[0] for a in flat("permute", axes))
-        if sorted(order) != list(range(self.ndim)):
-            raise ValueError(f"permute: {axes} is not an order of the {self.ndim} axes")
-        return apply(shape.transpose, self, axes=order)
+        return apply(shape.transpose, self, axes=order_of(self.shape, flat("permute", axes)))
 
     def transpose(self, first: int, second: int) -> Tensor:
         """Two axes exchanged."""
@@ -253,10 +249,7 @@ class Tensor(Recorded):
 
     def unsqueeze(self, axis: int) -> Tensor:
         """With an axis of length one before axis ``axis``."""
-        at = axis + self.ndim + 1 if axis < 0 else axis
-        if not 0 <= at <= self.ndim:
-            raise IndexError(f"unsqueeze: axis {axis} is out of range for shape {self.shape}")
-        return self.reshape(*self.shape[:at], 1, *self.shape[at:])
+        return self.reshape(unsqueezed(self.shape, axis))
 
     def expand(self, *sizes: Any) -> Tensor:
         """Axes of length one repeated to ``sizes``; −1 leaves an axis as it is. Read-only."""
@@ -264,17 +257,9 @@ class Tensor(Recorded):
 
     def pad(self, widths: Sequence[tuple[int, int]], value: float = 0) -> Tensor:
         """``value`` around the tensor; ``widths`` gives (before, after) for every axis."""
-        try:
-            pairs = tuple((whole("", a, 0), whole("", b, 0)) for a, b in widths)
-        except (TypeError, ValueError):
-            pairs = ()
-        if len(pairs) != self.ndim:
-            raise ValueError(
-                f"pad: widths need (before, after) ≥ 0 for each of {self.ndim} axes, got {widths}"
-            )
         value = number("pad: value", value)
         x = as_float_tensor(self) if isinstance(value, float) else self
-        return apply(shape.pad, x, widths=pairs, value=value)
+        return apply(shape.pad, x, widths=pad_widths(self.shape, widths), value=value)
 
     def __getitem__(self, index: Any) -> Tensor:
         return apply(shape.getitem, self, index=raw_index(index, self.data))
@@ -382,13 +367,6 @@ def _converted(x: Tensor, dtype: np.dtype) -> Tensor:
         return x
     with on_device(x.data):
         return Tensor(x.data.astype(dtype))
-
-
-def _one_filled_axis(name: str, x: Tensor, axis: int) -> int:
-    axes = filled_axes(name, x.shape, axis)
-    if len(axes) != 1:
-        raise ValueError(f"{name}: axis must be one axis, got {axis}")
-    return axes[0]
 
 
 # ---------------------------------------------------------------------------- functions of tensors
