@@ -101,11 +101,9 @@ def value_and_grad(
     with on_device(arrays[0]):
         pieces = _map(run, range(len(shards)), workers, sequential=on_gpu or is_anomaly_enabled())
         losses, gradients, outputs, notes = zip(*pieces, strict=True)
-        loss = _sum_in_order(losses)
-        result = StepResult(
-            loss, list(map(_sum_in_order, zip(*gradients, strict=True))), _joined(outputs)
-        )
-    if on_gpu or math.isfinite(loss):
+        summed = [_sum_in_order(of_shards) for of_shards in zip(*gradients, strict=True)]
+        result = StepResult(_sum_in_order(losses), summed, _joined(outputs))
+    if on_gpu or math.isfinite(result.loss):
         merge_notes(list(notes))
     return result
 
