@@ -1,6 +1,7 @@
 """A checkpoint file: what goes in comes out, and what is not whole is told from what is."""
 
 import json
+import os
 import struct
 
 import numpy as np
@@ -332,6 +333,31 @@ def test_a_schedule_that_does_not_fit_changes_nothing(tmp_path):
     assert bits(model) == before
 
 
+def test_nor_does_a_model_that_does_not_fit_change_the_schedule(tmp_path):
+    file, made = tmp_path / "run.safetensors", []
+
+    def step(optimizer):
+        made.append(optim.StepLR(optimizer, 1))
+        return made[-1]
+
+    run(2, checkpoint=file, schedule=step)
+    model = perceptron()
+    model.set_submodule("fc2", nn.Linear(16, 5))
+    with pytest.raises(CheckpointError, match=r"fc2.bias: shape \(4,\), expected \(5,\)"):
+        run(3, model=model, checkpoint=file, resume=True, schedule=step)
+    assert made[-1].last_epoch == 0
+    assert made[-1].get_last_lr() == [0.1]
+
+
+def test_a_longer_schedule_holds_from_the_resume_on(tmp_path):
+    """At the end of a cosine of two epochs the rate is 0, in the middle of four it is not."""
+    file = tmp_path / "run.safetensors"
+    run(2, checkpoint=file, schedule=lambda o: optim.CosineAnnealingLR(o, 2))
+    options = {"checkpoint": file, "resume": True}
+    history = run(4, schedule=lambda o: optim.CosineAnnealingLR(o, 4), **options)
+    assert [e.lr for e in history][2] == pytest.approx(0.05)
+
+
 def test_resume_without_a_file_is_a_start(tmp_path):
     history = run(1, checkpoint=tmp_path / "run.safetensors", resume=True)
     assert len(history) == 1
@@ -342,4 +368,22 @@ def test_without_resume_a_file_is_replaced(tmp_path):
     file = tmp_path / "run.safetensors"
     file.write_bytes(b"nothing of ours")
     run(1, checkpoint=file)
+    assert read_checkpoint(file).state["epoch"] == 1
+
+
+@pytest.mark.parametrize("step", ["fsync", "chmod", "replace"])
+def test_a_run_that_cannot_write_keeps_the_checkpoint_of_before(step, tmp_path, monkeypatch):
+    file = tmp_path / "run.safetensors"
+    saves = []
+
+    class DiskFull(Callback):
+        def on_epoch_end(self, run):
+            if run.epoch == 2:
+                saves.append(file.read_bytes())
+                monkeypatch.setattr(os, step, lambda *args: (_ for _ in ()).throw(OSError("full")))
+
+    with pytest.raises(OSError, match="full"):
+        run(3, checkpoint=file, callbacks=[DiskFull()])
+    assert [path.name for path in tmp_path.iterdir()] == ["run.safetensors"]
+    assert file.read_bytes() == saves[0]
     assert read_checkpoint(file).state["epoch"] == 1

@@ -1,5 +1,7 @@
 """Accuracy, loss and confusion are counts over the data set, whatever the batches and workers."""
 
+import threading
+
 import numpy as np
 import pytest
 from problems import alive, bits, blobs, cnn, perceptron
@@ -97,6 +99,14 @@ def test_data_may_lie_on_another_device_than_the_model(cupy, model):
         assert tc.Tensor(outputs).device == model.device
 
 
+def test_a_gpu_is_driven_by_one_thread(cupy, model):
+    seen = set()
+    model.register_forward_hook(lambda *args: seen.add(threading.current_thread()))
+    with Workers(2) as team:
+        evaluate(model.to("cuda"), DATA, batch_size=20, workers=team)
+    assert seen == {threading.current_thread()}
+
+
 # -------------------------------------------------------------------------- what stays as it was
 
 
@@ -163,7 +173,7 @@ BAD = {
         "the labels go up to 6, but the model has 4 outputs, for the classes 0 … 3",
     ),
     "outputs that are images": (
-        lambda: (shaped(lambda x: x), DATA),
+        lambda: (shaped(lambda x: x), DATA, {"batch_size": 203}),
         r"outputs must be \(N, classes\), got shape \(203, 1, 6, 6\) for 203 images",
     ),
     "one number for all": (
@@ -171,7 +181,7 @@ BAD = {
         r"outputs must be \(N, classes\), got shape \(\)",
     ),
     "batch and classes mixed up": (
-        lambda: (shaped(lambda x: x.reshape(-1, 18)), DATA),
+        lambda: (shaped(lambda x: x.reshape(-1, 18)), DATA, {"batch_size": 203}),
         r"got shape \(406, 18\) for 203 images",
     ),
     "images of another size": (

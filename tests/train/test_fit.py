@@ -127,6 +127,13 @@ def test_what_ought_to_make_a_difference_does(other):
     assert bits(trained(**other)[0]) != bits(trained()[0])
 
 
+def test_a_model_in_evaluation_mode_is_trained_in_training_mode():
+    tc.manual_seed(0)
+    model = cnn().eval()
+    fit(model, blobs(), 2, sgd(model), batch_size=32)
+    assert bits(model) == bits(trained()[0])
+
+
 def test_dropout_follows_manual_seed():
     tc.manual_seed(0)
     initial = cnn()
@@ -256,6 +263,16 @@ def test_only_what_the_optimizer_holds_is_trained():
     fit(model, blobs(), 1, sgd(model.get_submodule("fc2")), clip_grad_norm=1.0)
     after = bits(model)
     assert {name for name in after if after[name] != before[name]} == {"fc2.weight", "fc2.bias"}
+
+
+def test_and_only_that_counts_for_clipping():
+    """As if all else was frozen: what is not trained has no part in the norm."""
+    one = perceptron()
+    other = one.copy()
+    other.get_submodule("fc1").requires_grad_(False)
+    for model in (one, other):
+        fit(model, blobs(), 1, sgd(model.get_submodule("fc2")), clip_grad_norm=0.01)
+    assert bits(one) == bits(other)
 
 
 def test_layers_may_be_freed_at_the_start_of_an_epoch():

@@ -118,6 +118,16 @@ def test_no_step_waits_for_the_device(options, cupy):
     assert [syncs for *_, syncs in costs(cnn().to("cuda"), blobs(), **options)] == [[]] * 2
 
 
+def test_data_sets_go_to_the_device_once(cupy):
+    def uploads(epochs):
+        model = perceptron().to("cuda")
+        with counting() as counts:
+            fit(model, blobs(), epochs, sgd(model), validate=blobs(60))
+        return counts.uploads
+
+    assert uploads(3) - uploads(2) == 1, "the order of the epoch"
+
+
 def test_clipping_waits_once_a_step(cupy):
     steps = costs(cnn().to("cuda"), blobs(), clip_grad_norm=1.0)
     assert [len(syncs) for *_, syncs in steps] == [1, 1]

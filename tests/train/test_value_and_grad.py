@@ -270,12 +270,16 @@ def test_a_step_within_a_step():
         norm = sum(float((g * g).sum()) for g in inner.gradients)
         return loss * (1 + norm), outputs
 
-    results = []
+    results, merged = [], []
     for workers in (1, 2):
         random.manual_seed(0)
         model = cnn()
+        norm = model.get_submodule("norm")
+        norm.merge = lambda notes, merge=norm.merge: (merged.append(len(notes)), merge(notes))
+        merged.clear()
         with Workers(workers) as team:
             step = value_and_grad(objective, model, batch_of(64), workers=team)
+        assert merged == [2 + 2 * 4], "once: of both shards, and of the four in each of them"
         results.append((step, bits(model)))
     same_bits(results[0][0], results[1][0])
     assert results[0][1] == results[1][1]
