@@ -6,7 +6,6 @@ evaluated and timed. Bytes are the file's size. Nonzero parameters are counted, 
 
 from __future__ import annotations
 
-import io
 import os
 import statistics
 import tempfile
@@ -108,9 +107,9 @@ class Comparison:
 
 def as_text(table: Table) -> str:
     """A table as lines of plain text, as wide as they need to be."""
-    text = io.StringIO()
-    Console(file=text, width=1000, color_system=None, force_terminal=False).print(table)
-    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+    pieces = Console(width=1000).render(table)
+    text = "".join(piece.text for piece in pieces)  # without the pieces' colours
+    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _three_digits(number: float) -> str:
@@ -237,7 +236,7 @@ def file_stem(name: str) -> str:
     if not isinstance(name, str):
         raise TypeError(f"a model's name must be a string, got {name!r}")
     words = "".join(c if c.isalnum() or c in "._-" else " " for c in name).split()
-    stem = "-".join(words).lstrip(".")  # a leading dot would hide the file
+    stem = "-".join(words).lstrip(".-")  # would hide the file, or look like an option
     if not stem:
         raise ValueError(f"{name!r} cannot be made into a file name")
     return stem
