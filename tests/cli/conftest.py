@@ -30,6 +30,7 @@ def _own_place(monkeypatch, tmp_path):
 @pytest.fixture(autouse=True)
 def _unpack_the_sample_once(monkeypatch):
     original = tc.data.mnist
+    _sample()  # now, before a test puts other files in the place of MNIST's
     whole = lambda *args, **kwargs: (original if args or kwargs else _sample)(*args, **kwargs)  # noqa: E731
     monkeypatch.setattr(tc.data, "mnist", whole)
 
