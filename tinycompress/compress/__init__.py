@@ -1,1 +1,1 @@
-"""To come."""
+"""What makes a network smaller: ``quantize``, ``prune``, ``distill``."""
