@@ -307,6 +307,34 @@ def test_batch_norm(sizes, training, affine, seed):
     )
 
 
+DEFAULTS = {
+    "conv2d": (lambda f, x: f.conv2d(x, x[:, :, :3, :3])),
+    "max_pool2d": (lambda f, x: f.max_pool2d(x, 2)),
+    "avg_pool2d": (lambda f, x: f.avg_pool2d(x, 2)),
+    "avg_pool2d, padded": (lambda f, x: f.avg_pool2d(x, 2, padding=1)),
+    "leaky_relu": (lambda f, x: f.leaky_relu(x)),
+    "mse_loss": (lambda f, x: f.mse_loss(x, x + 1)),
+    "layer_norm": (lambda f, x: f.layer_norm(x, (5,))),
+}
+
+
+@pytest.mark.parametrize("name", DEFAULTS)
+def test_defaults(name):
+    agree(lambda x: DEFAULTS[name](F, x), lambda x: DEFAULTS[name](T, x), random(name, 2, 3, 5, 5))
+
+
+def test_defaults_of_axes_and_losses():
+    """Where torch has none, or warns: the last axis, the mean."""
+    x = tc.tensor(X)
+    for name in ("softmax", "log_softmax"):
+        expected = getattr(T, name)(torch.tensor(X), -1)
+        for y in (getattr(x, name)(), getattr(F, name)(x)):
+            np.testing.assert_allclose(y.data, expected.numpy(), rtol=1e-12)
+    for loss in (F.cross_entropy, F.nll_loss):
+        assert loss(x, LABELS).item() == loss(x, LABELS, reduction="none").mean().item()
+    assert F.kl_div(x, Y * Y).item() == F.kl_div(x, Y * Y, "mean").item()
+
+
 PROMOTIONS = ["int64", "int32", "uint8", "bool", "float32", "float64"]
 
 

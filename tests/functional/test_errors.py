@@ -42,6 +42,7 @@ SHAPES = {
     ),
     "reshape": (lambda: T.reshape(4, 2), ValueError, ["reshape", "6 values", "(4, 2)"]),
     "reshape, two open": (lambda: T.reshape(-1, -1), ValueError, ["reshape", "(-1, -1)"]),
+    "reshape of one, two open": (lambda: T[0, :1].reshape(-1, -1), ValueError, ["(-1, -1)"]),
     "reshape, no size": (lambda: T.reshape(-2, -3), ValueError, ["reshape", "(-2, -3)"]),
     "reshape, not whole": (lambda: T.reshape(2.0, 3), TypeError, ["reshape", "whole", "2.0"]),
     "flatten": (lambda: T.flatten(1, 0), ValueError, ["flatten", "start=1", "end=0"]),

@@ -35,6 +35,17 @@ def test_a_fraction_p_is_dropped(p):
     assert abs(dropped - p) <= 5 * deviation
 
 
+def test_a_value_whose_bits_are_exactly_p_is_kept():
+    bits = random.hash_bits(9, 5, np.zeros(5))
+    for i, fraction in enumerate(bits / 2**32):
+        assert F.dropout(np.ones(5), float(fraction), key=9).data[i] != 0
+        assert F.dropout(np.ones(5), float(fraction) + 2**-32, key=9).data[i] == 0
+
+
+def test_almost_certain_is_not_out_of_range():
+    assert not F.dropout(np.ones(100), 1 - 2**-40, key=1).data.any()
+
+
 def test_the_mask_depends_on_the_key_and_on_nothing_else(rng):
     x, z = rng.normal(size=(2, 8, 16))
     masks = [F.dropout(a, 0.5, key=k).data != 0 for a in (x, z) for k in (1, 2)]

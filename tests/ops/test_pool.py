@@ -14,7 +14,7 @@ from strategies import normal, orders, pairs, poolings, seeds
 
 import tinycompress as tc
 from tinycompress import functional as F
-from tinycompress.ops.pool import pooled_size
+from tinycompress.ops.pool import Windows, pooled_size
 
 adaptive = st.tuples(pairs(1, 3), pairs(1, 7), pairs(1, 7))
 
@@ -86,6 +86,16 @@ def test_the_number_of_windows(size, kernel, stride, padding, ceil_mode):
     expected = pooled_sizes((size, 1), (kernel, 1), (stride, 1), (padding, 0), ceil_mode)
     assert n == expected[0]
     assert (n - 1) * stride - padding < size, "the last window starts outside the image"
+
+
+@given(poolings())
+def test_no_more_is_padded_than_windows_reach(p):
+    windows = Windows(np.zeros(p.x), *p[1:])
+    image = windows.padded(np.zeros(p.x), 0.0)
+    for axis, (n, k, s, pad, o) in enumerate(
+        zip(p.x[2:], p.kernel, p.stride, p.padding, windows.output, strict=True)
+    ):
+        assert image.shape[2 * axis] == max(n + 2 * pad, (o - 1) * s + k)
 
 
 def test_padding_never_wins_a_maximum():
