@@ -89,6 +89,13 @@ def test_a_target_of_probability_zero_counts_nothing(dtype):
     np.testing.assert_array_equal(tc.grad(y, [x])[0], [[0, -1]])
 
 
+def test_a_tiny_probability_counts_what_it_should():
+    log_q = np.array([[-1.0, -1.0]])
+    p = np.array([[1e-300, 1.0]])
+    each = F.kl_div(log_q, p, "none").data[0]
+    assert each[0] == pytest.approx(1e-300 * (math.log(1e-300) + 1), rel=1e-12)
+
+
 @given(seeds, reductions)
 def test_binary_cross_entropy_with_logits(seed, reduction):
     rng = np.random.default_rng(seed)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinycompress.backend import Array, check_same_device
 from tinycompress.ops import losses
 from tinycompress.shapes import number
@@ -66,7 +68,7 @@ def kl_div(log_q: Any, p: Any, reduction: str = "mean", log_target: bool = False
     if log_target:
         each = p.exp() * (p - log_q)
     else:
-        smallest = 2.0**-126 if p.dtype != "float16" else 2.0**-14
+        smallest = float(np.finfo(p.dtype).tiny)
         each = p * (p.clamp(min=smallest).log() - log_q)
     if reduction == "batchmean":
         return each.sum() / _count("kl_div", each.shape[:1])
