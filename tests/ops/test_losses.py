@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import scipy.special
+import strict_cupy
 from gradcheck import check_gradients
 from hypothesis import given, strategies as st
 from references import cross_entropy_reference
@@ -159,6 +160,21 @@ def test_one_hot_has_one_one():
     y = F.one_hot(np.array([2, 0]), 4)
     np.testing.assert_array_equal(y.data, [[0, 0, 1, 0], [1, 0, 0, 0]])
     assert y.dtype == np.float32
+
+
+def test_labels_of_an_empty_batch():
+    assert F.one_hot(np.zeros(0, int), 4).shape == (0, 4)
+    for loss in (F.cross_entropy, F.nll_loss):
+        assert loss(np.zeros((0, 4)), np.zeros(0, int), reduction="sum").item() == 0
+
+
+def test_on_a_gpu_labels_are_not_waited_for(cupy):
+    x = tc.tensor(np.zeros((2, 4), np.float32), device="cuda")
+    labels = tc.tensor([1, 3], device="cuda")
+    with strict_cupy.no_sync("a loss"):
+        F.cross_entropy(x, labels)
+        F.nll_loss(x, labels)
+        F.one_hot(labels, 4)
 
 
 def test_on_a_gpu_a_label_out_of_range_makes_the_loss_nan(cupy):

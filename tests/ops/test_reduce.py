@@ -40,6 +40,14 @@ def test_values_are_numpys(name, shape_axis, keepdim, seed):
     np.testing.assert_array_equal(y.data, expected)
 
 
+@pytest.mark.parametrize("name", [*REDUCTIONS, "var", "argmax"])
+def test_axes_are_reduced_away_unless_kept(name):
+    x = tc.tensor(np.arange(6.0).reshape(2, 3))
+    reduce = getattr(x, name)
+    assert (reduce().shape, reduce(1).shape, reduce(1, True).shape) == ((), (2,), (2, 1))
+    assert reduce(keepdim=True).shape == (1, 1)
+
+
 @given(shape_and_axes(1), st.booleans(), st.integers(0, 1), seeds)
 def test_var_is_numpys(shape_axis, keepdim, correction, seed):
     shape, axis = shape_axis
