@@ -82,6 +82,18 @@ def test_each_optimizer_learns_with_its_own_default_rate(optimizer, schedule, ru
     assert max(epoch["lr"] for epoch in found["history"]) <= LEARNING_RATES[optimizer]
 
 
+def test_gradients_are_kept_short_unless_told_otherwise(run, failure):
+    """The default rates need it: without a limit, LeNet-5 ends in infinity for some seeds."""
+    wild = ("train", "--model", "lenet-5", "--lr", 0.5, "--schedule", "none", "--workers", 1)
+    wild += ("--batch-size", 16, "--epochs", 1)
+    run(*wild)
+    assert "the loss became nan" in failure(*wild, "--clip-norm", 0)
+    run(*TINY, "--epochs", 1, "--clip-norm", 1e-9)
+    tc.manual_seed(0)
+    start = tc.models.TinyCNN()
+    np.testing.assert_allclose(tc.load("model.tcz").fc.weight.data, start.fc.weight.data, atol=1e-6)
+
+
 # ------------------------------------------------------------------------- checkpoints
 
 
@@ -140,6 +152,7 @@ def no_training(monkeypatch):
         (["--lr", "inf"], "--lr"),
         (["--lr", "fast"], "--lr"),
         (["--weight-decay", "-1"], "--weight-decay"),
+        (["--clip-norm", "-1"], "--clip-norm"),
         (["--epochs", "0"], "--epochs"),
         (["--batch-size", "0"], "--batch-size"),
         (["--workers", "0"], "--workers"),

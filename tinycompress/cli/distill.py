@@ -11,7 +11,7 @@ import tinycompress as tc
 from tinycompress import models
 from tinycompress.cli import common, options, output
 from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName, choices
-from tinycompress.cli.recipe import make_optimizer, make_schedule
+from tinycompress.cli.recipe import CLIP_NORM, make_optimizer, make_schedule
 from tinycompress.compress.distill import distill as distill_model
 from tinycompress.compress.distill.losses import check_weights
 from tinycompress.format import load, save
@@ -74,6 +74,7 @@ def distill(
         batch_size=batch_size,
         seed=seed,
         workers=workers,
+        clip_grad_norm=CLIP_NORM,
         progress=output.show_progress(),
         **make_schedule(ScheduleName.one_cycle, rule, train_set, epochs, batch_size),
     )

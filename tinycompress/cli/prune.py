@@ -16,7 +16,7 @@ from tinycompress.cli.options import (
     ScopeName,
     choices,
 )
-from tinycompress.cli.recipe import make_optimizer, make_schedule
+from tinycompress.cli.recipe import CLIP_NORM, make_optimizer, make_schedule
 from tinycompress.compress.prune import prune as prune_model
 from tinycompress.compress.prune.one_shot import check_sparsity
 from tinycompress.format import load, save
@@ -78,6 +78,7 @@ def prune(
             batch_size=batch_size,
             seed=seed,
             workers=workers,
+            clip_grad_norm=CLIP_NORM,
             progress=output.show_progress(),
             **make_schedule(ScheduleName.one_cycle, rule, train_set, epochs, batch_size),
         )

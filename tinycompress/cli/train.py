@@ -14,7 +14,7 @@ import tinycompress as tc
 from tinycompress import models
 from tinycompress.cli import common, options, output
 from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName, choices
-from tinycompress.cli.recipe import make_optimizer, make_schedule
+from tinycompress.cli.recipe import CLIP_NORM, make_optimizer, make_schedule
 from tinycompress.data import RandomAffine
 from tinycompress.format import save
 from tinycompress.report import Measurement
@@ -52,6 +52,10 @@ def train(
         ScheduleName,
         typer.Option(metavar="NAME", help=f"How the learning rate moves: {choices(ScheduleName)}."),
     ] = ScheduleName.one_cycle,
+    clip_norm: Annotated[
+        float,
+        typer.Option(metavar="X", help="Longest gradient; 0 for any length.", min=0.0),
+    ] = CLIP_NORM,
     batch_size: options.BatchSize = 128,
     augment: Annotated[
         bool, typer.Option("--augment", help="Shift, turn and scale images.")
@@ -94,6 +98,7 @@ def train(
             augment=RandomAffine() if augment else None,
             seed=seed,
             workers=workers,
+            clip_grad_norm=clip_norm or None,
             checkpoint=checkpoint,
             resume=resume,
             progress=output.show_progress(),
