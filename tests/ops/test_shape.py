@@ -121,6 +121,13 @@ def test_derivatives_of_cat_and_stack(shape, data, seed):
     np.testing.assert_array_equal(tc.stack([a, c], at).data, np.stack([a, c], at))
 
 
+def test_what_is_empty_may_be_reshaped():
+    x = tc.tensor(np.zeros((0, 3)))
+    assert x.reshape(3, 0).shape == (3, 0)
+    assert x.reshape(-1).shape == x.flatten().shape == (0,)
+    assert x.reshape(-1, 3).shape == (0, 3)
+
+
 def test_a_tensor_beside_itself_gets_both_gradients():
     x = tc.tensor([1.0, 2.0], requires_grad=True)
     (tc.cat([x, x]) * tc.tensor([1.0, 2.0, 3.0, 4.0])).sum().backward()
