@@ -141,7 +141,7 @@ def no_training(monkeypatch):
 @pytest.mark.parametrize(
     ("args", "words"),
     [
-        (["--out", "nowhere/m.tcz"], "nowhere does not exist"),
+        (["--out", "nowhere/m.tcz"], "does not exist"),
         (["--out", "."], "not an ordinary file"),
         (["--checkpoint", "nowhere/c"], "Invalid value for --checkpoint"),
         (["--checkpoint", "model.tcz"], "the same file"),
