@@ -196,7 +196,8 @@ def test_without_augmentation_the_teacher_answers_once_for_each_image(teacher):
             return self.inner(x)
 
     distill(Counting(), student_net(), blobs(700), epochs=3, workers=1)
-    assert asked == [1, 500, 200]
+    assert asked[0] == 1  # a look at the number of classes
+    assert sum(asked[1:]) == 700
 
 
 # ------------------------------------------------------------------------------------- it works
