@@ -2,9 +2,9 @@
 
 Every operation on a tensor that requires gradients records a :class:`Node`: where its inputs came
 from, and one function per input that turns the gradient of the output into the gradient of that
-input (its vector–Jacobian product, see ``ops/``). :func:`backpropagate` visits the nodes in reverse
-order of making and multiplies its way back (reverse-mode differentiation; Baydin et al. 2018,
-arXiv:1502.05767). First derivatives only.
+input (its vector–Jacobian product, see ``ops/``). :func:`backpropagate` visits each node after
+everything that was made from it and multiplies its way back (reverse-mode differentiation; Baydin
+et al. 2018, arXiv:1502.05767). First derivatives only.
 
 A node refers to nodes, not to tensors, so an intermediate array lives only as long as some vjp
 needs it. Read ``ops/elementwise.py`` before this file and ``tensor.py`` after it.

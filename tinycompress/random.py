@@ -2,8 +2,10 @@
 
 Two kinds are needed, and they are made differently on purpose.
 
-*Initial weights and shuffles* are few and are drawn on the host by a NumPy ``Generator`` that
-:func:`manual_seed` sets; CuPy's own streams differ from NumPy's, so a GPU gets copies.
+*Initial weights* are few and are drawn on the host by a NumPy ``Generator`` that
+:func:`manual_seed` restarts; CuPy's own streams differ from NumPy's, so a GPU gets copies. (The
+order of the samples is drawn on the host too, from the seed that ``fit`` is given: see
+``data/batching.py``.)
 
 *Dropout masks* are many and are drawn inside a training step whose pieces may run on several
 workers. They come from a hash of a counter: element ``i`` under key ``k`` is ``hash(k, i)``,
@@ -26,7 +28,7 @@ _default = np.random.default_rng(0)  # the stream that manual_seed restarts; see
 _local = threading.local()
 
 MASK32 = 0xFFFFFFFF
-GOLDEN = 0x9E3779B1  # 2^32 / golden ratio, odd: its multiples are spread evenly and never meet
+GOLDEN = 0x9E3779B1  # odd and near 2^32 / golden ratio: its multiples spread evenly, never meet
 
 
 def manual_seed(seed: int) -> None:

@@ -207,7 +207,7 @@ def measure(
         name=Path(path).stem if name is None else name,
         images=result.count,
         accuracy=result.accuracy,
-        error=100 * result.wrong / result.count,
+        error=result.error,
         loss=result.loss,
         parameters=counts.parameters,
         nonzero=counts.nonzero,

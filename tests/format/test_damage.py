@@ -1,6 +1,5 @@
 """Damaged and hostile files end in ``FormatError`` or in the right model, and in nothing else."""
 
-import time
 import tracemalloc
 
 import numpy as np
@@ -74,7 +73,6 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 def test_mutated_files_are_refused(rng):
     files = [(fmt.to_bytes(model), model) for model in (make() for make in SAMPLES.values())]
-    start = time.perf_counter()
     for i in range(20_000):
         data, model = files[i % len(files)]
         damaged = mutated(data, rng)
@@ -83,12 +81,10 @@ def test_mutated_files_are_refused(rng):
         except fmt.FormatError:
             continue
         assert_same_model(loaded, model)
-    assert time.perf_counter() - start < 10
 
 
 def test_mutated_files_with_right_checksums_are_refused_or_models(rng):
     files = [parts(fmt.to_bytes(make())) for make in SAMPLES.values()]
-    start = time.perf_counter()
     models_made = 0
     for i in range(5_000):
         contents = list(files[i % len(files)])
@@ -101,7 +97,6 @@ def test_mutated_files_with_right_checksums_are_refused_or_models(rng):
             assert 0 <= error.offset <= len(data)  # noqa: PT017
         else:
             models_made += isinstance(model, nn.Module)
-    assert time.perf_counter() - start < 20
     assert models_made > 100  # a changed weight is no damage that could be seen
 
 

@@ -1,8 +1,8 @@
 """What the commands share: data and files that their options name, errors, exit codes.
 
-Exit codes: 0 done; 1 it could not be done, and one line on standard error says why; 2 the command
-line itself is wrong; 130 interrupted; 141 the reader of the output went away. With the environment
-variable ``TINYCOMPRESS_TRACEBACK`` set, an error shows where it came from; with
+Exit codes: 0 done; 1 it could not be done, and standard error says why (in one line, in a pipe); 2
+the command line itself is wrong; 130 interrupted; 141 the reader of the output went away. With the
+environment variable ``TINYCOMPRESS_TRACEBACK`` set, an error shows where it came from; with
 ``TINYCOMPRESS_QUICK``, a few hundred images stand for all, to see a command work.
 """
 

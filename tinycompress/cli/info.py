@@ -72,8 +72,7 @@ def _tensor_table(found: FileInfo) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for t in found.tensors:
         shape = "×".join(map(str, t.shape)) or "one number"
-        each = f"{8 * t.bytes / t.size:.2f}" if t.size else ""
-        table.add_row(Text(t.name), shape, t.how, f"{t.bytes:,}", each)
+        table.add_row(Text(t.name), shape, t.how, f"{t.bytes:,}", f"{t.bits_per_weight:.2f}")
     table.add_row("architecture", "", "", f"{found.architecture_bytes:,}", "")
     table.add_row("header, lengths, checksums", "", "", f"{found.overhead_bytes:,}", "")
     table.add_row("file", "", "", f"{found.bytes:,}", "")

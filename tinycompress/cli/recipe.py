@@ -9,7 +9,7 @@ from tinycompress.cli.options import OptimizerName, ScheduleName
 from tinycompress.data import Dataset, batch_count
 from tinycompress.nn import Module
 
-# Without a limit, one run in six at these rates ends in infinity or in units that are always zero.
+# Without a limit, some runs at these rates end in infinity, or with units that are always zero.
 CLIP_NORM = 2.0
 LEARNING_RATES = {OptimizerName.sgd: 0.1, OptimizerName.adam: 2e-3, OptimizerName.adamw: 2e-3}
 

@@ -58,6 +58,7 @@ def mnist(
         FileNotFoundError: files are missing and ``download`` is False.
         DownloadError: files are missing and cannot be fetched; says which to put where.
         IdxError, ChecksumError: a file that was found is damaged or another one.
+        ValueError: ``data_dir`` without ``full=True``.
     """
     if full:
         return _load(MNIST, data_dir, download, progress)

@@ -20,8 +20,6 @@ import numpy as np
 from tinycompress.format.cursor import Cursor, unzigzag, varint, zigzag
 from tinycompress.format.packing import WORD, pack, packed_size, unpack
 
-MAX_CODECS = 32  # a codec number is 5 bits
-
 
 class Decoded(NamedTuple):
     """The values (one axis), and in words how they were written."""

@@ -98,6 +98,8 @@ def save(model: nn.Module, path: StrPath) -> int:
     Raises:
         TypeError: a class is not registered or its ``config()`` leaves something out, or a tensor
             has a dtype that files do not have; the message says which and what to do.
+        ValueError: a model that no reader would accept: too many layers, or far larger in memory
+            than in the file.
         FileNotFoundError: the folder does not exist.
     """
     data = to_bytes(model)

@@ -14,8 +14,8 @@ A record is
 Names are not written: the architecture has them. Nor are dtype and shape, unless they differ from
 those that the architecture gives. For an earlier one, the body is the number of its record.
 
-A pruned weight (a parameter with a mask, where that is False) is written as +0, also where
-training left −0 in its place. ``tensor_reader.py`` reads all this.
+Where all pruned weights of a parameter (those under a mask that is False) are zero, they are
+written as +0, also where training left −0 in their place. ``tensor_reader.py`` reads all this.
 """
 
 from __future__ import annotations

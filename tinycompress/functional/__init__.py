@@ -1,6 +1,6 @@
 """Functions of tensors, under torch's names: the public door to ``ops/``.
 
-Arguments are checked here, once, with errors that name the argument, what came and what was
+Arguments are checked here, with errors that name the argument, what came and what was
 expected. Everything takes tensors or arrays. Import it as ``F``::
 
     from tinycompress import functional as F

@@ -15,7 +15,7 @@ def relu(x: Array) -> Result:
     y = xp.maximum(x, 0)
 
     def d_x(g: Array) -> Array:
-        on = xp.empty_like(y)  # a float mask: float × bool is far slower (docs/performance.md)
+        on = xp.empty_like(y)  # as floats: a boolean mask would be converted in each product
         xp.greater(y, 0, out=on, casting="unsafe")
         on *= g
         return on

@@ -1,6 +1,6 @@
 """Losses that are worth one operation: fused, they are stabler and cheaper than their parts.
 
-Each gives one loss per sample (or per value); ``functional.py`` takes the mean or the sum.
+Each gives one loss per sample (or per value); ``functional/losses.py`` takes the mean or the sum.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def cross_entropy(x: Array, labels: Array, smoothing: float) -> Result:
 
     The target t is 1 at the label, or with label smoothing s (Szegedy et al. 2015,
     arXiv:1512.00567) ``1 − s + s/K`` there and ``s/K`` elsewhere. ``dx = g · (softmax(x) − t)``.
-    A label out of range gives NaN (functional.py refuses it where looking costs nothing).
+    A label out of range gives NaN (``functional/losses.py`` refuses it where looking is free).
     """
     xp = array_module(x)
     K = x.shape[1]

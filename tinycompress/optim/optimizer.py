@@ -23,6 +23,7 @@ from tinycompress.backend import (
     Array,
     array_module,
     check_same_device,
+    copy_of,
     device_of,
     on_device,
     to_device,
@@ -166,7 +167,7 @@ class Optimizer:
         groups' options, plain JSON values, with the parameters' positions as ``"params"``.
         """
         state = {
-            position: {k: v if isinstance(v, int) else _copy(v) for k, v in entries.items()}
+            position: {k: v if isinstance(v, int) else copy_of(v) for k, v in entries.items()}
             for position, entries in self.state.items()
         }
         return {"state": state, "groups": self._groups_as_json()}
@@ -240,13 +241,8 @@ class Optimizer:
                     f"parameter {position} is {w.dtype}{w.shape} but its {name} in the state is "
                     f"{array.dtype}{array.shape}"
                 )
-            result[name] = _copy(to_device(array, device_of(w)))
+            result[name] = copy_of(to_device(array, device_of(w)))
         return result
-
-
-def _copy(array: Array) -> Array:
-    with on_device(array):  # CuPy copies to the current device, whichever the array is on
-        return array.copy()
 
 
 def _apply_mask(w: Array, mask: Array | None, state: State) -> None:

@@ -33,7 +33,7 @@ class ReduceLROnPlateau:
 
     Attributes:
         best: the best value so far, None before the first.
-        num_bad_epochs: steps since then.
+        num_bad_epochs: steps without improvement since the last best value, reduction or cooldown.
 
     Raises:
         TypeError, ValueError: something else than an optimizer; an argument out of its range.

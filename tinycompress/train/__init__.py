@@ -1,4 +1,4 @@
-"""Training: one step (``step.py``), the loop (``fit.py``), evaluation, checkpoints.
+"""Training: one step (``step.py``), the loop (``run.py``), evaluation, checkpoints.
 
 Read ``objective.py``, ``workers.py``, ``step.py``, then ``run.py`` and ``fit.py``; checkpoints are
 ``checkpoint.py`` (the file) and ``resume.py`` (what of a run is in it).

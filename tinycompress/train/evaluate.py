@@ -15,7 +15,7 @@ from tinycompress.nn import Module, evaluation_mode
 from tinycompress.tensor import Tensor, as_array
 from tinycompress.train.workers import Workers
 
-BATCH_SIZE = 100  # the activations of 100 images stay in the cache; 500 took nearly twice as long
+BATCH_SIZE = 100  # few enough for their activations to stay in the cache
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,7 @@ def evaluate(
 
     Raises:
         TypeError: ``data`` that is no data set.
+        AttributeError: a data set without labels.
         ValueError: labels that are not class numbers, outputs that are not (N, classes), or fewer
             classes than the labels need.
     """

@@ -7,9 +7,9 @@ added in the order of the shards:
     loss = Σ_k (n_k / N) loss_k,      gradient = Σ_k (n_k / N) gradient_k
 
 Because the cut depends on the batch alone, so does the result, to the bit, whatever the number of
-workers. It is also the cut that data-parallel ranks on several machines would use. Batch norm sees
-one shard, as in torch's DistributedDataParallel, and what a forward pass changes comes back as
-notes (``nn/notes.py``). Shards that fit the cache are faster, too. A GPU gets one piece.
+workers. Batch norm sees one shard, as in torch's DistributedDataParallel, and what a forward pass
+changes comes back as notes (``nn/notes.py``). Shards that fit the cache are faster, too. A GPU gets
+one piece.
 """
 
 from __future__ import annotations

@@ -66,6 +66,7 @@ def prune(
     Raises:
         ValueError: no layer to prune, an unknown name, a sparsity out of range or below what is
             pruned already, weights or importances that are NaN, a criterion that needs ``data``.
+        TypeError: a sparsity that is no number.
     """
     masks = choose_masks(model, sparsity, importance, scope, skip, data, objective, seed)
     thin = model.copy()

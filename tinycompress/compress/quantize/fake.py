@@ -6,8 +6,7 @@ clipping, ``rint(x / scale) + zero_point``, is one of ``qmin … qmax``, both en
 constant outside. The ends matter: a weight whose code is exactly ``qmax`` must still be able to
 move back.
 
-Read ``affine.py`` first. Scale and zero point are constants here; learning the scale as well (LSQ)
-adds a derivative beside ``d_x``.
+Read ``affine.py`` first. Scale and zero point are constants here.
 """
 
 from __future__ import annotations
