@@ -260,3 +260,20 @@ def test_a_path_can_be_text_or_a_path(tmp_path, same_model):
     model = models.create("tiny-cnn")
     fmt.save(model, str(tmp_path / "a.tcz"))
     same_model(fmt.load(str(tmp_path / "a.tcz")), model)
+
+
+def test_what_no_reader_takes_is_not_written_over_a_good_file(tmp_path):
+    path, model = tmp_path / "m.tcz", models.create("tiny-cnn")
+    fmt.save(model, path)
+    good = path.read_bytes()
+    fc = model.get_submodule("fc")
+    fc.weight.data = fc.weight.data.astype("int32")
+    with pytest.raises(TypeError, match=r"fc\.weight is a parameter and cannot be int32"):
+        fmt.save(model, path)
+    assert path.read_bytes() == good
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no endless file here")
+def test_a_file_of_another_kind_is_not_read_to_its_end():
+    with pytest.raises(fmt.FormatError, match="starts with 00 00 00 00"):
+        fmt.load("/dev/zero")

@@ -193,7 +193,7 @@ LAYERS = {
     "batch_norm, one value": (
         lambda: F.batch_norm(f32(1, 3), training=True),
         ValueError,
-        ["batch_norm", "more than one value", "(1, 3)", "larger batch"],
+        ["batch_norm", "more than one value", "(1, 3)", "at least two"],
     ),
     "batch_norm, empty batch": (
         lambda: F.batch_norm(f32(0, 3, 4, 4), training=True),

@@ -333,3 +333,18 @@ def test_memory_does_not_grow_over_200_steps():
     (bytes_before, objects_before), (bytes_after, objects_after) = sizes
     assert bytes_after - bytes_before < 200 * 100
     assert objects_after - objects_before < 200
+
+
+@pytest.mark.parametrize(
+    ("validate", "words"),
+    [
+        (lambda: Dataset(blobs(8).images, np.full(8, 77)), "the labels of validate go up to 77"),
+        (lambda: Dataset(np.ones((8, 1, 5, 5), np.float32), np.zeros(8, int)), "linear|conv2d"),
+    ],
+)
+def test_validation_data_that_do_not_fit_are_refused_before_training(validate, words):
+    model = perceptron()
+    before = bits(model)
+    with pytest.raises(ValueError, match=words):
+        fit(model, blobs(32), 1, optim.SGD(model.parameters(), lr=0.1), validate=validate())
+    assert bits(model) == before

@@ -107,7 +107,7 @@ def test_wherever_it_comes_the_step_is_finished_and_saved(event, step, saved, tm
 def test_during_validation_the_epoch_is_finished(tmp_path):
     class Press(nn.Module):
         def forward(self, x):
-            if not self.training:
+            if not self.training and len(x) > 1:  # fit has tried one image before
                 press()
             return x
 

@@ -10,7 +10,6 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tinycompress import nn
@@ -18,6 +17,7 @@ from tinycompress.files import atomic_write
 from tinycompress.format.construct import build
 from tinycompress.format.container import (
     ARCHITECTURE,
+    MAGIC,
     TENSORS,
     VERSION,
     Section,
@@ -81,7 +81,8 @@ def to_bytes(model: nn.Module) -> bytes:
 def save(model: nn.Module, path: StrPath) -> int:
     """Write ``model`` to a ``.tcz`` file; a crash leaves the old file or the new one.
 
-    Values and dtypes are kept to the bit, and pruning masks. Not kept: whether parameters are
+    Values and dtypes are kept to the bit, and pruning masks. A layer that stands in two places
+    comes back as two layers that share their parameters. Not kept: whether parameters are
     frozen, training mode, hooks. Each tensor is written by the codec that makes it smallest
     (``codecs.py``): float weights take 4 bytes each, zeros among them a bit, quantized weights
     their number of bits. The same model gives the same bytes.
@@ -117,7 +118,7 @@ def load(path: StrPath) -> nn.Module:
         OSError: it cannot be read at all.
     """
     with _named_errors(path):
-        sections = read_container(Path(path).read_bytes())
+        sections = read_container(_read_file(path))
         _, model, _ = _read_sections(sections)
     return model.eval()
 
@@ -129,7 +130,7 @@ def inspect(path: StrPath) -> FileInfo:
         FormatError: as in :func:`load`.
     """
     with _named_errors(path):
-        data = Path(path).read_bytes()
+        data = _read_file(path)
         sections = read_container(data)
         architecture, _, tensors = _read_sections(sections)
     return FileInfo(
@@ -154,6 +155,13 @@ def _read_sections(sections: list[Section]) -> tuple[Any, nn.Module, list[Tensor
     except ValueError as error:
         raise FormatError(start, str(error)) from error
     return architecture, model, read_tensors(second.content, model)
+
+
+def _read_file(path: StrPath) -> bytes:
+    """The bytes of the file, or just its first ones if these are not those of a ``.tcz``."""
+    with open(path, "rb") as file:
+        head = file.read(len(MAGIC))
+        return head + file.read() if head == MAGIC else head
 
 
 @contextmanager

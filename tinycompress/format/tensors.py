@@ -86,7 +86,7 @@ def write_tensors(model: nn.Module, expected: nn.Module) -> bytes:
         expected: of the same structure, with the shapes and dtypes that a reader will expect.
 
     Raises:
-        TypeError: a tensor has a dtype that files do not have.
+        TypeError: a tensor has a dtype that files do not have, or a parameter one that is no float.
     """
     seen: dict[int, int] = {}
     records = []
@@ -96,6 +96,8 @@ def write_tensors(model: nn.Module, expected: nn.Module) -> bytes:
             index = varint(first)
             records.append(bytes([SAME]) + varint(len(index)) + index)
         else:
+            if slot.table == "_parameters" and slot.array().dtype.kind != "f":
+                raise TypeError(f"{slot.name} is a parameter and cannot be {slot.array().dtype}")
             mask = getattr(slot.get(), "mask", None)
             records.append(_write_record(slot.name, slot.array(), mask, place.array()))
     return b"".join(records)

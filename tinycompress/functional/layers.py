@@ -153,7 +153,7 @@ def batch_norm_training(
     if count < 2:
         raise ValueError(
             f"batch_norm: training needs more than one value per channel, got shape {x.shape}; "
-            "use a larger batch, or .eval()"
+            "use batches of at least two (the last of an epoch may be smaller), or .eval()"
         )
     w, b = _per_channel(x, weight, bias)
     with on_device(x.data), np.errstate(all="ignore"):  # detect_anomaly reports infinities

@@ -6,12 +6,14 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from tinycompress import functional as F, optim
+from tinycompress.backend import on_device, to_device, to_numpy
 from tinycompress.data import Dataset
 from tinycompress.files import replaceable
 from tinycompress.nn import Module
 from tinycompress.optim.checks import choice, count, positive
 from tinycompress.train.callbacks import Callback
-from tinycompress.train.evaluate import has_classes
+from tinycompress.train.checkpoint import refuse_other_file
+from tinycompress.train.evaluate import has_classes, predict
 from tinycompress.train.objective import Supervised
 
 if TYPE_CHECKING:
@@ -37,8 +39,8 @@ def check_arguments(run: Run) -> None:
     _check_callbacks(run.callbacks)
     _check_parameters(run.model, run.optimizer)
     _check_schedule(run)
-    _check_validate(run)
     _check_checkpoint(run.checkpoint, run.checkpoint_every)
+    _check_validate(run)
 
 
 def _check_kind(name: str, value: Any, kind: Any, wanted: str) -> None:
@@ -108,6 +110,16 @@ def _check_validate(run: Run) -> None:
         raise ValueError(
             "fit: validate needs labels that are class numbers, or objective=Supervised(criterion)"
         )
+    # One image now, rather than an error after an epoch of training.
+    with on_device(next(run.model.parameters()).data):
+        image = to_device(run.validate.images[:1], run.model.device)
+        classes = predict(run.model, image, workers=1).shape[1]
+    largest = int(to_numpy(run.validate.labels).max()) if has_classes(run.validate) else 0
+    if largest >= classes:
+        raise ValueError(
+            f"fit: the labels of validate go up to {largest}, but the model has {classes} outputs, "
+            f"for the classes 0 … {classes - 1}"
+        )
 
 
 def _check_checkpoint(checkpoint: PathLike | None, every: int | None) -> None:
@@ -117,6 +129,9 @@ def _check_checkpoint(checkpoint: PathLike | None, every: int | None) -> None:
         if every is not None:
             raise ValueError("fit: checkpoint_every needs checkpoint=, a file to write")
         return
-    folder = replaceable(checkpoint).parent
+    target = replaceable(checkpoint)
+    if target.exists():
+        refuse_other_file(target)
+    folder = target.parent
     if not os.access(folder, os.W_OK):
         raise PermissionError(f"fit: the folder {folder} of checkpoint cannot be written to")

@@ -92,6 +92,31 @@ def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> int:
     return crc
 
 
+def refuse_other_file(path: str | os.PathLike[str]) -> None:
+    """Refuse a file that is there and is no checkpoint: a run must not replace a model with one.
+
+    A damaged checkpoint passes, as far as it can be told from other files: a safetensors file has
+    its header's ``{`` at byte 8.
+
+    Raises:
+        CheckpointError: it is another kind of file.
+    """
+    with open(path, "rb") as file:
+        head = file.read(9)
+    other = len(head) == 9 and head[8:] != b"{"
+    if not other:
+        try:
+            with safetensors.safe_open(os.fspath(path), framework="numpy") as opened:
+                other = "tinycompress_checkpoint" not in (opened.metadata() or {})
+        except Exception:  # safetensors raises its own kinds for damage
+            return
+    if other:
+        raise CheckpointError(
+            f"{path} is there and is not a checkpoint of tinycompress, but another kind of file; "
+            "give checkpoint= another name"
+        )
+
+
 def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint without applying it.
 
@@ -99,19 +124,13 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         CheckpointError: not a checkpoint, a newer version's, or damaged; says what to do.
         OSError: the file cannot be read.
     """
-    with open(path, "rb"):  # what keeps it from being opened is no damage
-        pass
+    refuse_other_file(path)
     try:
         with safetensors.safe_open(os.fspath(path), framework="numpy") as file:
             metadata = file.metadata() or {}
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:  # safetensors raises its own kinds for damage
         raise CheckpointError(f"{path} is damaged ({error}); {START_ANEW}") from error
-    if "tinycompress_checkpoint" not in metadata:
-        raise CheckpointError(
-            f"{path} is a safetensors file, but not a checkpoint of tinycompress (weights alone "
-            f"are loaded by load_state_dict); give checkpoint= another name, or {START_ANEW}"
-        )
     text = metadata["tinycompress_checkpoint"]
     if metadata.get("checksum") != str(_checksum(text, arrays)):
         raise CheckpointError(f"{path} is damaged (its checksum does not match); {START_ANEW}")

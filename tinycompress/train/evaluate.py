@@ -37,7 +37,7 @@ class Evaluation:
     @property
     def error(self) -> float:
         """Wrong predictions in percent."""
-        return 100.0 * (1.0 - self.accuracy)
+        return 100 * self.wrong / self.count
 
     @property
     def wrong(self) -> int:

@@ -11,8 +11,10 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tinycompress import optim
+from tinycompress.nn import Module
 from tinycompress.train.callbacks import Callback
 from tinycompress.train.checkpoint import (
+    Checkpoint,
     CheckpointError,
     read_checkpoint,
     restore_checkpoint,
@@ -78,6 +80,7 @@ def restore(run: Run, path: PathLike) -> None:
     """
     saved = read_checkpoint(path)
     _refuse_other_settings(path, saved.state["settings"], run.settings)
+    _refuse_lost_masks(path, saved, run.model)
     before = None if run.schedule is None else run.schedule.state_dict()
     try:
         _put_back(run.schedule, saved.state["schedule"])
@@ -104,6 +107,16 @@ def _refuse_other_settings(path: PathLike, theirs: dict[str, Any], ours: dict[st
             f"{path} belongs to another run ({'; '.join(differing)}); use the same settings, "
             "or start anew with resume=False"
         )
+
+
+def _refuse_lost_masks(path: PathLike, saved: Checkpoint, model: Module) -> None:
+    """The file's masks are put on; one that it lacks would be taken off, and its zeros with it."""
+    for name, p in model.named_parameters():
+        if p.mask is not None and f"mask.{name}" not in saved.arrays:
+            raise CheckpointError(
+                f"{path} belongs to another run ({name} is pruned here and was not there); give "
+                "the model that was not pruned, or start anew with resume=False"
+            )
 
 
 def _put_back(schedule: optim.Schedule | optim.ReduceLROnPlateau | None, state: Any) -> None:

@@ -10,7 +10,7 @@ from tinycompress import nn, optim
 from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.prune import apply_masks, cubic, prune, sparsity_report, strip
 from tinycompress.data import Dataset
-from tinycompress.train import Callback, evaluate, fit
+from tinycompress.train import Callback, CheckpointError, evaluate, fit
 
 OPTIMIZERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.1, weight_decay=0.01),
@@ -131,6 +131,18 @@ def test_a_resumed_run_has_its_masks_again(tmp_path):
     fit(fresh, blobs(64), 4, make(fresh.parameters()), batch_size=16, **options)
     for (name, p), q in zip(whole.named_parameters(), fresh.parameters(), strict=True):
         assert p.data.tobytes() == q.data.tobytes(), name
+
+
+def test_a_resume_never_takes_masks_off(tmp_path):
+    dense, file = net(), tmp_path / "run.safetensors"
+    fit(dense, blobs(64), 1, OPTIMIZERS["sgd"](dense.parameters()), checkpoint=file)
+    thin = prune(net(), 0.7)
+    before = sparsity_report(thin)
+    options = {"checkpoint": file, "resume": True}
+    with pytest.raises(CheckpointError, match=r"conv\.weight is pruned here and was not there"):
+        fit(thin, blobs(64), 2, OPTIMIZERS["sgd"](thin.parameters()), **options)
+    assert sparsity_report(thin) == before
+    assert held(thin)
 
 
 def test_a_stripped_model_keeps_its_zeros_until_it_is_trained():
