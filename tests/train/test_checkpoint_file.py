@@ -140,7 +140,7 @@ def test_every_flipped_bit_is_found(file):
         damaged[position] ^= 1 << position % 8
         file.write_bytes(damaged)
         # A flip in the name of the header's entry makes it look like another kind of file.
-        with pytest.raises(CheckpointError, match="delete it, or start anew|another kind of file"):
+        with pytest.raises(CheckpointError, match=r"delete it, or start anew|another kind of file"):
             read_checkpoint(file)
 
 
