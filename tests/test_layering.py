@@ -12,7 +12,7 @@ import tinycompress
 
 PACKAGE = Path(tinycompress.__file__).parent
 FLOORS = [
-    ["backend", "random", "shapes", "files"],
+    ["backend", "random", "shapes", "files", "allocator"],
     ["ops"],
     ["graph", "recorded", "tensor"],
     ["functional", "nn"],
