@@ -13,7 +13,7 @@ needs it. Read ``ops/elementwise.py`` before this file and ``tensor.py`` after i
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,9 @@ import numpy as np
 from tinycompress.backend import Array, array_module, on_device
 
 Vjp = Callable[[Array], Array]
+Joint = Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]
+"""All gradients together: ``backward(g, wanted)`` gives one for each input; ``wanted`` says which
+are asked for, and the others may be None."""
 
 
 class Node:
@@ -34,7 +37,7 @@ class Node:
     __slots__ = ("__weakref__", "dtype", "name", "parents", "shape", "vjps")
 
     def __init__(
-        self, name: str, parents: tuple[Any, ...], vjps: tuple[Vjp, ...], output: Array
+        self, name: str, parents: tuple[Any, ...], vjps: tuple[Vjp, ...] | Joint, output: Array
     ) -> None:
         self.name, self.parents, self.vjps = name, parents, vjps
         self.shape, self.dtype = output.shape, output.dtype
@@ -155,13 +158,22 @@ def backpropagate(
 
 def _pull_back(node: Node, g: Array, pending: dict[int, Array]) -> None:
     """Add to ``pending`` what ``node`` passes on to each of its inputs."""
-    for parent, vjp in zip(node.parents, node.vjps, strict=True):
+    with np.errstate(all="ignore"), on_device(g):
+        gradients = _gradients(node, g)
+    for parent, d in zip(node.parents, gradients, strict=True):
         if parent is None:
             continue
-        with np.errstate(all="ignore"), on_device(g):
-            d = unbroadcast(vjp(g), parent.shape)
-        with on_device(d):  # it may have crossed to another GPU
+        with np.errstate(all="ignore"), on_device(d):  # it may have crossed to another GPU
+            d = unbroadcast(d, parent.shape)
             if d.dtype != parent.dtype:
                 d = d.astype(parent.dtype)
             check_anomaly(node.name, "backward", d, (g,))
             pending[id(parent)] = pending[id(parent)] + d if id(parent) in pending else d
+
+
+def _gradients(node: Node, g: Array) -> Sequence[Any]:
+    """What the derivatives of ``node`` make of ``g``: one array per input, where one is wanted."""
+    if callable(node.vjps):
+        return node.vjps(g, tuple(parent is not None for parent in node.parents))
+    pairs = zip(node.parents, node.vjps, strict=True)
+    return [None if parent is None else vjp(g) for parent, vjp in pairs]

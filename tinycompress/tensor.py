@@ -25,6 +25,7 @@ from tinycompress.backend import (
 )
 from tinycompress.graph import Node, check_anomaly, is_grad_enabled
 from tinycompress.ops import activations, copies, elementwise, linear, reduce, shape
+from tinycompress.ops.steps import chain_name
 from tinycompress.recorded import (
     Index as Index,
     Recorded,
@@ -278,7 +279,7 @@ def apply(op: Callable[..., Any], *inputs: Any, **params: Any) -> Tensor:
         DeviceError: the inputs live on two devices.
         TypeError: two floating dtypes meet.
     """
-    name = op.__name__
+    name = chain_name(op.__name__, params.get("steps", ()))
     tensors = [x for x in inputs if isinstance(x, Tensor)]
     if len(tensors) > 1:
         check_same_device(name, *(t.data for t in tensors))

@@ -8,7 +8,9 @@ import numpy as np
 
 from tinycompress import random
 from tinycompress.backend import Array, check_same_device, on_device
+from tinycompress.functional.pooling import check_window
 from tinycompress.ops import conv, dropout as dropout_op, linear as linear_op, losses, norm
+from tinycompress.ops.steps import Steps
 from tinycompress.shapes import flat, number, pair, whole
 from tinycompress.tensor import Tensor, apply, as_float_tensor, as_tensor
 
@@ -26,6 +28,11 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
     Returns:
         (..., out_features).
     """
+    return linear_chain(x, weight, bias, ())
+
+
+def linear_chain(x: Any, weight: Any, bias: Any, steps: Steps) -> Tensor:
+    """:func:`linear` and the elementwise ``steps`` that follow it, as one operation."""
     x, weight = as_float_tensor(x), as_float_tensor(weight)
     if weight.ndim != 2:
         raise ValueError(f"linear: weight must be (out, in), got shape {weight.shape}")
@@ -34,7 +41,7 @@ def linear(x: Any, weight: Any, bias: Any = None) -> Tensor:
             f"linear: input of shape {x.shape} must end in in_features = {weight.shape[1]} "
             f"(weight {weight.shape})"
         )
-    return apply(linear_op.linear, x, weight, _bias("linear", bias, weight.shape[0]))
+    return apply(linear_op.linear, x, weight, _bias("linear", bias, weight.shape[0]), steps=steps)
 
 
 def conv2d(
@@ -59,6 +66,23 @@ def conv2d(
     Returns:
         (N, O, oh, ow), see :func:`tinycompress.ops.conv.output_size`.
     """
+    return conv2d_chain(x, weight, bias, stride, padding, dilation, groups, ())
+
+
+def conv2d_chain(
+    x: Any,
+    weight: Any,
+    bias: Any,
+    stride: Size,
+    padding: Size,
+    dilation: Size,
+    groups: int,
+    steps: Steps,
+) -> Tensor:
+    """:func:`conv2d` and the ``steps`` that follow it, as one operation.
+
+    At most one step has a window (its stride is its kernel), and that must fit into the output.
+    """
     x, weight = as_float_tensor(x), as_float_tensor(weight)
     groups = whole("conv2d: groups", groups, 1)
     if x.ndim != 4 or weight.ndim != 4:
@@ -73,9 +97,10 @@ def conv2d(
     )
     _check_channels(x.shape, weight.shape, groups)
     _check_fits(x.shape, weight.shape, *sizes)
+    _check_windows(x.shape, weight.shape, steps, *sizes)
     bias = _bias("conv2d", bias, weight.shape[0])
     names = dict(zip(("stride", "padding", "dilation"), sizes, strict=True))
-    return apply(conv.conv2d, x, weight, bias, groups=groups, **names)
+    return apply(conv.conv2d, x, weight, bias, groups=groups, steps=steps, **names)
 
 
 def _check_channels(x: tuple[int, ...], w: tuple[int, ...], groups: int) -> None:
@@ -101,6 +126,16 @@ def _check_fits(
                 f"conv2d: the kernel spans {span} pixels, but the input's {name} is {x[2 + axis]} "
                 f"with padding {padding[axis]} on each side; pad more or use a smaller kernel"
             )
+
+
+def _check_windows(
+    x: tuple[int, ...], w: tuple[int, ...], steps: Steps, stride: Any, padding: Any, dilation: Any
+) -> None:
+    for step in steps:
+        if step.window is not None:
+            sizes = zip(x[2:], w[2:], stride, padding, dilation, strict=True)
+            output = (x[0], w[0], *(conv.output_size(*axis) for axis in sizes))
+            check_window(step.name, output, step.window, step.window, (0, 0), ceil_mode=False)
 
 
 def _bias(name: str, bias: Any, size: int) -> Tensor | None:

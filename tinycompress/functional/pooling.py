@@ -8,7 +8,8 @@ from tinycompress.ops import pool
 from tinycompress.shapes import pair
 from tinycompress.tensor import Tensor, apply, as_float_tensor
 
-Size = int | tuple[int, int]
+Pair = tuple[int, int]
+Size = int | Pair
 
 
 def max_pool2d(
@@ -68,15 +69,22 @@ def _window(
     k = pair(f"{name}: kernel_size", kernel, 1)
     s = k if stride is None else pair(f"{name}: stride", stride, 1)
     p = pair(f"{name}: padding", padding, 0)
+    check_window(name, x.shape, k, s, p, ceil_mode)
+    return {"kernel": k, "stride": s, "padding": p, "ceil_mode": ceil_mode}
+
+
+def check_window(
+    name: str, shape: tuple[int, ...], k: Pair, s: Pair, p: Pair, ceil_mode: bool
+) -> None:
+    """Raise unless a window of size ``k`` fits into an input of ``shape`` (N, C, H, W)."""
     for axis, side in ((0, "height"), (1, "width")):
         if 2 * p[axis] > k[axis]:
             raise ValueError(
                 f"{name}: padding {p} must be at most half of kernel_size {k} in each direction"
             )
-        size = x.shape[2 + axis]
+        size = shape[2 + axis]
         if pool.pooled_size(size, k[axis], s[axis], p[axis], ceil_mode) < 1:
             raise ValueError(
-                f"{name}: a window of {k} does not fit into input {x.shape}: its {side} is {size} "
+                f"{name}: a window of {k} does not fit into input {shape}: its {side} is {size} "
                 f"with padding {p[axis]} on each side"
             )
-    return {"kernel": k, "stride": s, "padding": p, "ceil_mode": ceil_mode}

@@ -23,6 +23,7 @@ from typing import NamedTuple
 from tinycompress.backend import Array, array_module
 from tinycompress.ops.elementwise import Result
 from tinycompress.ops.layout import to_hnwc, to_nchw
+from tinycompress.ops.steps import Steps, run_steps
 
 Pair = tuple[int, int]
 
@@ -54,9 +55,16 @@ def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int
 
 
 def conv2d(
-    x: Array, w: Array, b: Array | None, stride: Pair, padding: Pair, dilation: Pair, groups: int
+    x: Array,
+    w: Array,
+    b: Array | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
+    steps: Steps = (),
 ) -> Result:
-    """x (N, C, H, W), w (O, C/groups, kh, kw), b (O) → y (N, O, oh, ow)."""
+    """x (N, C, H, W), w (O, C/groups, kh, kw), b (O) → y (N, O, oh, ow), and the steps on that."""
     xp = array_module(x)
     N, _, H, W = x.shape
     O, Cg, kh, kw = w.shape
@@ -92,7 +100,13 @@ def conv2d(
         gr = to_hnwc(g).reshape(-1, O)
         return xp.ones(gr.shape[0], g.dtype) @ gr
 
-    return to_nchw(y), (d_x, d_w, d_b)
+    out, through = run_steps(to_nchw(y), steps)
+
+    def backward(g: Array, wanted: tuple[bool, ...]) -> list[Array | None]:
+        g = through(g)
+        return [d(g) if asked else None for d, asked in zip((d_x, d_w, d_b), wanted, strict=True)]
+
+    return out, backward
 
 
 def width_columns(image: Array, geometry: Geometry) -> Array:

@@ -15,7 +15,8 @@ import numpy as np
 
 from tinycompress.backend import Array, array_module, is_array
 
-Result = tuple[Array, tuple[Any, ...]]
+Result = tuple[Array, Any]
+"""The output, and one vjp per array input, or one function for all (see ``graph.py: Joint``)."""
 
 
 def library_of(*operands: Any) -> ModuleType:

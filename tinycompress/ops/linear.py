@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tinycompress.backend import Array, array_module
 from tinycompress.ops.elementwise import Result
+from tinycompress.ops.steps import Steps, run_steps
 
 
 def matmul(a: Array, b: Array) -> Result:
@@ -29,8 +30,11 @@ def matmul(a: Array, b: Array) -> Result:
     return a @ b, (d_a, d_b)
 
 
-def linear(x: Array, w: Array, b: Array | None) -> Result:
-    """``x wᵀ + b`` with x (..., in), w (out, in), b (out): torch's layout of the weight."""
+def linear(x: Array, w: Array, b: Array | None, steps: Steps = ()) -> Result:
+    """``x wᵀ + b`` with x (..., in), w (out, in), b (out): torch's layout of the weight.
+
+    The steps follow on that (none of them has a window).
+    """
     y = x @ w.T
     if b is not None:
         y += b
@@ -42,4 +46,11 @@ def linear(x: Array, w: Array, b: Array | None) -> Result:
         xp = array_module(g)  # a product with ones: BLAS adds columns faster than sum(axis=0)
         return xp.ones(rows(g).shape[0], g.dtype) @ rows(g)
 
-    return y, (lambda g: g @ w, lambda g: rows(g).T @ rows(x), d_bias)
+    out, through = run_steps(y, steps)
+    derivatives = (lambda g: g @ w, lambda g: rows(g).T @ rows(x), d_bias)
+
+    def backward(g: Array, wanted: tuple[bool, ...]) -> list[Array | None]:
+        g = through(g)
+        return [d(g) if asked else None for d, asked in zip(derivatives, wanted, strict=True)]
+
+    return out, backward
