@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress import functional as F
+from tinycompress.nn.fusion import Nothing
 from tinycompress.nn.module import Module
+from tinycompress.ops import activations
+from tinycompress.ops.steps import Step
 from tinycompress.tensor import Tensor, as_tensor
 
 
@@ -15,12 +18,18 @@ class Identity(Module):
     def forward(self, x: Any) -> Tensor:
         return as_tensor(x)
 
+    def in_chain(self) -> Nothing:
+        return Nothing()
+
 
 class ReLU(Module):
     """``max(x, 0)``."""
 
     def forward(self, x: Any) -> Tensor:
         return F.relu(x)
+
+    def in_chain(self) -> Step:
+        return Step("relu", activations.relu, monotone=True)
 
 
 class LeakyReLU(Module):
@@ -33,6 +42,13 @@ class LeakyReLU(Module):
     def forward(self, x: Any) -> Tensor:
         return F.leaky_relu(x, self.negative_slope)
 
+    def in_chain(self) -> Step | None:
+        slope = self.negative_slope
+        if not isinstance(slope, float | int):
+            return None  # forward refuses it, or reads it
+        params = {"slope": float(slope)}
+        return Step("leaky_relu", activations.leaky_relu, params, monotone=slope >= 0)
+
     def config(self) -> dict[str, Any]:
         return {"negative_slope": self.negative_slope}
 
@@ -43,12 +59,18 @@ class Sigmoid(Module):
     def forward(self, x: Any) -> Tensor:
         return F.sigmoid(x)
 
+    def in_chain(self) -> Step:
+        return Step("sigmoid", activations.sigmoid, monotone=True)
+
 
 class Tanh(Module):
     """The hyperbolic tangent."""
 
     def forward(self, x: Any) -> Tensor:
         return F.tanh(x)
+
+    def in_chain(self) -> Step:
+        return Step("tanh", activations.tanh, monotone=True)
 
 
 class GELU(Module):
@@ -57,12 +79,18 @@ class GELU(Module):
     def forward(self, x: Any) -> Tensor:
         return F.gelu(x)
 
+    def in_chain(self) -> Step:
+        return Step("gelu", activations.gelu)
+
 
 class SiLU(Module):
     """``x σ(x)``."""
 
     def forward(self, x: Any) -> Tensor:
         return F.silu(x)
+
+    def in_chain(self) -> Step:
+        return Step("silu", activations.silu)
 
 
 class Softmax(Module):
@@ -97,6 +125,9 @@ class Dropout(Module):
 
     def forward(self, x: Any) -> Tensor:
         return F.dropout(x, self.p, self.training)
+
+    def in_chain(self) -> Nothing | None:
+        return None if self.training else Nothing()
 
     def config(self) -> dict[str, Any]:
         return {"p": self.p}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from tinycompress.nn.fusion import pieces
 from tinycompress.nn.module import Module
 
 
@@ -12,7 +13,8 @@ class Sequential(Module):
     """Modules one behind the other.
 
     ``Sequential(a, b)`` names them "0", "1"; ``Sequential({"conv1": a, "relu1": b})`` names them
-    itself, in the order of the mapping.
+    itself, in the order of the mapping. Neighbours that can be fused run as one operation (see
+    ``fusion.py``); what comes out is the same.
     """
 
     def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
@@ -26,8 +28,8 @@ class Sequential(Module):
             setattr(self, name, module)
 
     def forward(self, x: Any) -> Any:
-        for module in self.children():
-            x = module(x)
+        for piece in pieces(self.children()):
+            x = piece(x)
         return x
 
     def __getitem__(self, index: int | slice) -> Module:

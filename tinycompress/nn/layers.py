@@ -8,8 +8,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from tinycompress import functional as F
+from tinycompress.functional.layers import conv2d_chain, linear_chain
 from tinycompress.nn import init
+from tinycompress.nn.fusion import Head
 from tinycompress.nn.module import Module
 from tinycompress.nn.parameter import Parameter
 from tinycompress.nn.skeleton import making_skeletons, new_array
@@ -31,7 +32,10 @@ class Linear(Module):
         _default_init(self.weight, self.bias)
 
     def forward(self, x: Any) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear_chain(x, self.weight, self.bias, steps=())
+
+    def in_chain(self) -> Head:
+        return Head(linear_chain, self.weight, self.bias, {}, axes=2, windows=False)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -88,9 +92,15 @@ class Conv2d(Module):
         _default_init(self.weight, self.bias)
 
     def forward(self, x: Any) -> Tensor:
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
-        )
+        return conv2d_chain(x, self.weight, self.bias, steps=(), **self._options())
+
+    def in_chain(self) -> Head:
+        options = self._options()
+        return Head(conv2d_chain, self.weight, self.bias, options, axes=4, windows=True)
+
+    def _options(self) -> dict[str, Any]:
+        names = ("stride", "padding", "dilation", "groups")
+        return {name: getattr(self, name) for name in names}
 
     def config(self) -> dict[str, Any]:
         return {

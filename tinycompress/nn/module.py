@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -20,6 +20,9 @@ from tinycompress.nn.hooks import Hook, RemovableHook
 from tinycompress.nn.notes import current_notes
 from tinycompress.nn.parameter import Parameter
 from tinycompress.nn.registration import Registered
+
+if TYPE_CHECKING:
+    from tinycompress.nn.fusion import Part
 
 
 class Module(Registered):
@@ -232,6 +235,18 @@ class Module(Registered):
     def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         """Multiply–accumulate operations for one sample (shapes include the batch axis)."""
         return 0
+
+    def in_chain(self) -> Part | None:
+        """What this layer is when a Sequential runs neighbours as one operation (``fusion.py``).
+
+        An elementwise layer of yours can join by saying with which operation of ``ops/`` it
+        computes. Keep it in agreement with ``forward``: which of the two runs is not defined.
+
+        Returns:
+            A ``Head``, a ``Step``, an ``Affine`` or ``Nothing``, as the layer is now (training or
+            not); None where it runs alone.
+        """
+        return None
 
     def count_parameters(self) -> tuple[int, int]:
         """(weights and biases of this module itself, how many of them are not zero)."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress import functional as F
-from tinycompress.backend import Array, check_same_device, on_device
+from tinycompress.backend import Array, array_module, check_same_device, on_device
 from tinycompress.functional.layers import batch_norm_training
+from tinycompress.nn.fusion import Affine
 from tinycompress.nn.module import Module
 from tinycompress.nn.parameter import Parameter
 from tinycompress.nn.skeleton import new_array
@@ -66,6 +67,20 @@ class _BatchNorm(Module):
                 f"{layer}: the input is {x.dtype} and the layer {own}; make the input {own}, or "
                 f"the model {x.dtype} with .to({x.dtype.name!r})"
             )
+
+    def in_chain(self) -> Affine | None:
+        """In evaluation the statistics are constants, and batch norm scales and shifts."""
+        if self.training:
+            return None
+        return Affine(self._factors, (self.weight, self.bias), self.axes)
+
+    def _factors(self) -> tuple[Array, Array]:
+        """``(y − mean)/√(var + eps) · w + b`` as ``scale · y + shift``."""
+        scale = 1 / array_module(self.running_var).sqrt(self.running_var + self.eps)
+        if self.weight is not None:
+            scale = scale * self.weight.data
+        shift = -self.running_mean * scale
+        return scale, shift if self.bias is None else shift + self.bias.data
 
     def merge(self, notes: list[Any]) -> None:
         total = sum(count for _, _, count in notes)

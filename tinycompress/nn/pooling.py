@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tinycompress import functional as F
 from tinycompress.nn.module import Module
+from tinycompress.ops import pool
+from tinycompress.ops.steps import Step
 from tinycompress.shapes import pair
 from tinycompress.tensor import Tensor, as_tensor
 
@@ -22,6 +25,14 @@ class _Pool(Module):
         self.stride = self.kernel_size if stride is None else pair(f"{layer}: stride", stride, 1)
         self.padding = pair(f"{layer}: padding", padding, 0)
         self.ceil_mode = bool(ceil_mode)
+
+    def _window_step(self, op: Callable[..., Any], **params: Any) -> Step | None:
+        """A step where the windows tile the image, each pixel being in one or in none."""
+        if self.stride != self.kernel_size or self.padding != (0, 0) or self.ceil_mode:
+            return None
+        k = self.kernel_size
+        params = {"kernel": k, "stride": k, "padding": (0, 0), "ceil_mode": False, **params}
+        return Step(op.__name__, op, params, window=k)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -47,6 +58,9 @@ class MaxPool2d(_Pool):
     def forward(self, x: Any) -> Tensor:
         return F.max_pool2d(x, self.kernel_size, self.stride, self.padding, self.ceil_mode)
 
+    def in_chain(self) -> Step | None:
+        return self._window_step(pool.max_pool2d)
+
 
 class AvgPool2d(_Pool):
     """The mean of each window of x (N, C, H, W); see :func:`F.avg_pool2d`."""
@@ -65,6 +79,9 @@ class AvgPool2d(_Pool):
     def forward(self, x: Any) -> Tensor:
         sizes = (self.kernel_size, self.stride, self.padding, self.ceil_mode)
         return F.avg_pool2d(x, *sizes, self.count_include_pad)
+
+    def in_chain(self) -> Step | None:
+        return self._window_step(pool.avg_pool2d, count_include_pad=True)
 
     def config(self) -> dict[str, Any]:
         return {**super().config(), "count_include_pad": self.count_include_pad}
