@@ -36,6 +36,7 @@ class Adam(Optimizer):
         TypeError, ValueError: see :class:`Optimizer`.
     """
 
+    elementwise: ClassVar[bool] = True
     rules: ClassVar[Rules] = {
         "lr": non_negative,
         "betas": decay_rates,

@@ -12,6 +12,7 @@ A subclass says three things::
         rules = {"lr": non_negative, ...}      # its options, and what each may be
         def state_names(self, group): ...      # the arrays it keeps for a weight
         def update(self, w, g, state, group):  # the rule
+        elementwise = True                     # it treats every number of w by itself
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tinycompress.backend import (
     to_device,
 )
 from tinycompress.nn import Parameter
+from tinycompress.optim.flat import FlatBuffer, FlatState, Piece
 from tinycompress.optim.parameters import as_list, parameter_list
 
 Group = dict[str, Any]
@@ -50,6 +52,8 @@ class Optimizer:
         state: for each parameter that was ever updated, by its position over all groups in order:
             ``{"step": how many updates, name: array of the parameter's shape and dtype, …}``.
         defaults: ``options``, checked.
+        elementwise: of the class, whether :meth:`update` treats every number by itself, so that it
+            may get several weights as one array (see :meth:`use`).
 
     Raises:
         TypeError, ValueError: no parameters, something that is not a parameter, a parameter that
@@ -57,12 +61,14 @@ class Optimizer:
     """
 
     rules: ClassVar[Rules] = {}
+    elementwise: ClassVar[bool] = False
 
     def __init__(self, parameters: Iterable[Any], **options: Any) -> None:
         self.defaults = dict(options)
         self.check_options(self.defaults)
         self.param_groups: list[Group] = []
         self.state: dict[int, State] = {}
+        self._flat: FlatState | None = None
         given = as_list(parameters)
         groups = given if any(isinstance(item, dict) for item in given) else [{"params": given}]
         for group in groups:
@@ -78,7 +84,8 @@ class Optimizer:
         """One step of the rule: change ``w`` and the arrays of ``state``, in place.
 
         Args:
-            w: a weight, of any shape: nothing here may depend on it.
+            w: a weight, of any shape: nothing here may depend on it. Where the class says that it
+                is ``elementwise``, it may be several weights behind each other.
             g: the derivative of the loss by ``w``; read, never written.
             state: ``"step"`` (1 at the first update) and the arrays of :meth:`state_names`.
             group: the options, as Python numbers.
@@ -94,17 +101,25 @@ class Optimizer:
 
     def step(self) -> None:
         """Update every parameter that has a gradient, and leave those without one alone."""
-        position = -1
+        flat = self._flat if self._flat is not None and self._flat.buffer.intact() else None
+        start = 0
         for group in self.param_groups:
             self.check_options(group)  # a schedule or a hand may have changed them
-            for p in group["params"]:
-                position += 1
-                if p.grad is not None:
-                    with on_device(p.data):
-                        state = self._state_of(position, p.data, p.grad, self.state_names(group))
-                        state["step"] += 1
-                        self.update(p.data, p.grad, state, group)
-                        _apply_mask(p.data, p.mask, state)
+            for w, g, state, members in self._pieces(group, start, flat):
+                with on_device(w):
+                    self.update(w, g, state, group)
+                    for p, own_state in members:
+                        _apply_mask(p.data, p.mask, own_state)
+            start += len(group["params"])
+
+    def use(self, buffer: FlatBuffer | None) -> None:
+        """From now on update parameters that lie in ``buffer`` together; None: each by itself.
+
+        Each step's arithmetic is the same, to the bit, in fewer calls. ``p.grad`` must be the view
+        in ``buffer.grads``; a parameter whose gradient is another array is updated by itself. So
+        are all while the buffer is not intact, and by a rule that is not ``elementwise``.
+        """
+        self._flat = None if buffer is None or not self.elementwise else FlatState(buffer)
 
     def zero_grad(self) -> None:
         """Forget the gradients: ``p.grad = None`` for every parameter."""
@@ -140,12 +155,43 @@ class Optimizer:
         for group in self.param_groups:
             yield from group["params"]
 
+    def _pieces(self, group: Group, start: int, flat: FlatState | None) -> Iterator[Piece]:
+        """What is updated by one call each: a parameter, or neighbours in the flat buffer.
+
+        A stretch of neighbours ends where a gradient is missing or lies elsewhere, and where the
+        counts of steps differ, on which rules depend.
+        """
+        names = self.state_names(group)
+        first = 0  # where in the buffer the stretch begins, and what it holds so far
+        members: list[tuple[Parameter, State]] = []
+        for position, p in enumerate(group["params"], start):
+            if p.grad is None:
+                continue
+            k = None if flat is None else flat.buffer.place_of_gradient(p)
+            if flat is None or k is None:
+                state = self._state_of(position, p.data, p.grad, names)
+                state["step"] += 1
+                yield Piece(p.data, p.grad, state, [(p, state)])
+                continue
+            if not flat.holds(k, self.state.get(position), names):
+                flat.adopt(k, self._state_of(position, p.data, p.grad, names), names)
+            state = self.state[position]
+            state["step"] += 1
+            if members and (k != first + len(members) or state["step"] != members[0][1]["step"]):
+                yield flat.piece(first, members, names)
+                members = []
+            first = first if members else k
+            members.append((p, state))
+        if flat is not None and members:
+            yield flat.piece(first, members, names)
+
     def _state_of(self, position: int, w: Array, g: Array, names: tuple[str, ...]) -> State:
         """The state of one parameter, made where it is missing; its arrays must fit the weight."""
         state = self.state.setdefault(position, {"step": 0})
         for name in names:
             if name not in state:
-                state[name] = array_module(w).zeros_like(w)
+                with on_device(w):
+                    state[name] = array_module(w).zeros_like(w)
         what = f"{type(self).__name__}.step, parameter {position}"
         kept = {name: state[name] for name in names}
         check_same_device(what, w, g, *kept.values())

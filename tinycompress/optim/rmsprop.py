@@ -38,6 +38,7 @@ class RMSprop(Optimizer):
         TypeError, ValueError: see :class:`Optimizer`.
     """
 
+    elementwise: ClassVar[bool] = True
     rules: ClassVar[Rules] = {
         "lr": non_negative,
         "alpha": decay_rate,

@@ -42,6 +42,7 @@ class SGD(Optimizer):
         TypeError, ValueError: see :class:`Optimizer`.
     """
 
+    elementwise: ClassVar[bool] = True
     rules: ClassVar[Rules] = {
         "lr": non_negative,
         "momentum": non_negative,
