@@ -11,7 +11,7 @@ from strategies import seeds
 
 from tinycompress import nn, optim
 from tinycompress.nn import Parameter
-from tinycompress.optim import FlatBuffer
+from tinycompress.optim import FlatBuffer, flat
 
 RULES = [
     (optim.SGD, {"lr": 0.1}),
@@ -184,6 +184,16 @@ def test_a_step_is_one_call_for_all_parameters_of_a_group():
     assert sizes_of_calls(ps, optimizer, buffer) == [18, 27]
 
 
+def test_a_long_stretch_is_gone_through_in_blocks(monkeypatch):
+    monkeypatch.setattr(flat, "BLOCK_BYTES", 80)
+    ps = parameters()
+    buffer = FlatBuffer(ps)
+    optimizer = Watched(ps, lr=0.1)
+    optimizer.use(buffer)
+    assert sizes_of_calls(ps, optimizer, buffer) == [20, 20, 5]
+    assert sizes_of_calls(ps, optimizer, buffer, without=[3, 4, 5, 6]) == [18]
+
+
 def test_a_stretch_ends_where_a_gradient_is_missing_and_where_step_counts_differ():
     ps = parameters()
     buffer = FlatBuffer(ps)
@@ -322,8 +332,13 @@ def same_state(one, other):
             assert np.shape(value) == np.shape(other[k][name])
 
 
+@pytest.fixture(params=[flat.BLOCK_BYTES, 24])
+def block_bytes(request, monkeypatch):
+    monkeypatch.setattr(flat, "BLOCK_BYTES", request.param)
+
+
 @each_rule
-def test_a_training_goes_the_same_way(kind, options, rng):
+def test_a_training_goes_the_same_way(kind, options, block_bytes, rng):
     pair = Pair(kind, options, cut=[3, 4])
     for _ in range(4):
         pair.step(rng)
@@ -364,7 +379,7 @@ def test_a_state_goes_from_one_way_to_the_other(kind, options, rng):
 
 
 @given(st.data())
-def test_any_training_goes_the_same_way(data):
+def test_any_training_goes_the_same_way(block_bytes, data):
     kind, options = data.draw(st.sampled_from(RULES))
     shape = st.lists(st.integers(0, 4), max_size=3).map(tuple)
     shapes = data.draw(st.lists(shape, min_size=1, max_size=6))

@@ -77,18 +77,17 @@ def _clip(
 
 
 def _total_norm(grads: list[Array], norm_type: float) -> float:
-    """The norm of the arrays' norms, which equals the norm of all their numbers."""
+    """The norm of all numbers together, from a sum (or maximum) over each array."""
     xp = array_module(grads[0])
-    norms = to_numpy(xp.stack([_norm(g, norm_type) for g in grads]))  # one wait for a GPU
+    parts = to_numpy(xp.stack([_part(g, norm_type) for g in grads]))  # one wait for a GPU
     if norm_type == math.inf:
-        return float(norms.max())
-    return float((norms.astype("float64") ** norm_type).sum() ** (1.0 / norm_type))
+        return float(parts.max())
+    return float(parts.sum(dtype="float64") ** (1.0 / norm_type))
 
 
-def _norm(g: Array, norm_type: float) -> Array:
+def _part(g: Array, norm_type: float) -> Array:
+    """Σ|g|^p, whose p-th root is the norm; for p = ∞ the largest magnitude."""
     xp = array_module(g)
     if norm_type == math.inf:
         return xp.max(xp.abs(g))
-    if norm_type == 2.0:
-        return xp.sqrt(xp.sum(g * g))
-    return xp.sum(xp.abs(g) ** norm_type) ** (1.0 / norm_type)
+    return xp.sum(g * g if norm_type == 2.0 else xp.abs(g) ** norm_type)

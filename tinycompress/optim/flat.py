@@ -3,7 +3,8 @@
 An update rule treats every number alike: it does not matter to ``w -= lr * g`` whether ``w`` is one
 weight or all weights of a network behind each other. NumPy needs about a microsecond for a call
 whatever it computes, and a network has dozens of small parameters; as one array they cost as many
-calls as one of them.
+calls as one of them. Nor does it matter where that array is cut: the rule goes through it in
+blocks, so that what it computes in between stays in the cache.
 
     data   |  conv.weight  |b|     fc.weight     |b|      p.data  is a view of its stretch
     grad   |               | |                   | |      buffer.grads[k], likewise
@@ -15,7 +16,7 @@ What lies here is still seen through the parameters, each in its own shape. Read
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ import numpy as np
 from tinycompress.backend import Array
 from tinycompress.nn import Parameter
 from tinycompress.optim.parameters import parameter_list
+
+BLOCK_BYTES = 256 * 1024
+"""Of a flat array in one call: with gradient, state and temporaries less than a core's cache."""
 
 
 class FlatBuffer:
@@ -137,7 +141,9 @@ class FlatBuffer:
 
 
 class Piece(NamedTuple):
-    """What one call of an update rule gets, and the parameters in it, each with its own state."""
+    """What one call of an update rule gets, and the parameters that it is the last for, each with
+    its own state.
+    """
 
     w: Array
     g: Array
@@ -170,10 +176,17 @@ class FlatState:
                 view[...] = state[name]
                 state[name] = view
 
-    def piece(
+    def pieces(
         self, first: int, members: list[tuple[Parameter, dict[str, Any]]], names: Sequence[str]
-    ) -> Piece:
-        """The neighbours from ``first`` on, which have made equally many steps, as one weight."""
-        where = self.buffer.stretch(first, first + len(members) - 1)
-        state = {"step": members[0][1]["step"]} | {n: self._arrays[n][where] for n in names}
-        return Piece(self.buffer.data[where], self.buffer.grad[where], state, members)
+    ) -> Iterator[Piece]:
+        """The neighbours from ``first`` on, which have made equally many steps, as one weight.
+
+        It comes in blocks; the members come with the last, when all of them are up to date.
+        """
+        whole = self.buffer.stretch(first, first + len(members) - 1)
+        size = BLOCK_BYTES // self.buffer.data.itemsize
+        for start in range(whole.start, whole.stop, size) or [whole.start]:
+            block = slice(start, min(start + size, whole.stop))
+            state = {"step": members[0][1]["step"]} | {n: self._arrays[n][block] for n in names}
+            w, g = self.buffer.data[block], self.buffer.grad[block]
+            yield Piece(w, g, state, members if block.stop == whole.stop else [])

@@ -85,7 +85,7 @@ class Optimizer:
 
         Args:
             w: a weight, of any shape: nothing here may depend on it. Where the class says that it
-                is ``elementwise``, it may be several weights behind each other.
+                is ``elementwise``, it may be several weights behind each other, or a part of them.
             g: the derivative of the loss by ``w``; read, never written.
             state: ``"step"`` (1 at the first update) and the arrays of :meth:`state_names`.
             group: the options, as Python numbers.
@@ -156,7 +156,7 @@ class Optimizer:
             yield from group["params"]
 
     def _pieces(self, group: Group, start: int, flat: FlatState | None) -> Iterator[Piece]:
-        """What is updated by one call each: a parameter, or neighbours in the flat buffer.
+        """What is updated by one call each: a parameter, or a block of the flat buffer.
 
         A stretch of neighbours ends where a gradient is missing or lies elsewhere, and where the
         counts of steps differ, on which rules depend.
@@ -178,12 +178,12 @@ class Optimizer:
             state = self.state[position]
             state["step"] += 1
             if members and (k != first + len(members) or state["step"] != members[0][1]["step"]):
-                yield flat.piece(first, members, names)
+                yield from flat.pieces(first, members, names)
                 members = []
             first = first if members else k
             members.append((p, state))
         if flat is not None and members:
-            yield flat.piece(first, members, names)
+            yield from flat.pieces(first, members, names)
 
     def _state_of(self, position: int, w: Array, g: Array, names: tuple[str, ...]) -> State:
         """The state of one parameter, made where it is missing; its arrays must fit the weight."""
