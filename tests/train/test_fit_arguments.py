@@ -77,7 +77,7 @@ BAD = {
     "seed: None": (lambda m: {"seed": None}, "seed must be an integer, got None"),
     "workers: none": (
         lambda m: {"workers": 0},
-        "workers must be a whole number ≥ 1, or None, got 0",
+        'workers must be a whole number ≥ 1, "auto" or None, got 0',
     ),
     "objective: a class": (
         lambda m: {"objective": Supervised},

@@ -370,7 +370,10 @@ BAD_CALLS = {
     "an empty list": (lambda: {"params": []}, "no parameters that require gradients"),
     "a frozen one": (lambda: {"params": list(frozen().parameters())}, "does not require gradients"),
     "no shards": (lambda: {"shard_size": 0}, "shard_size must be ≥ 1, got 0"),
-    "no workers": (lambda: {"workers": 0}, "workers must be a whole number ≥ 1, or None, got 0"),
+    "no workers": (
+        lambda: {"workers": 0},
+        'workers must be a whole number ≥ 1, "auto" or None, got 0',
+    ),
     "half a worker": (lambda: {"workers": 1.5}, "workers must be a whole number ≥ 1.* got 1.5"),
     "a loss alone": (
         lambda: {"objective": lambda m, x, y: F.cross_entropy(m(x), y)},

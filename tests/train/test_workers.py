@@ -27,11 +27,9 @@ def test_one_per_core_unless_a_number_is_given():
     assert Workers(3).count == 3
 
 
-@pytest.mark.parametrize("count", [0, -1, 1.5, "2"])
+@pytest.mark.parametrize("count", [0, -1, 1.5, "2", True])
 def test_a_number_that_is_none(count):
-    with pytest.raises(
-        ValueError, match=f"workers must be a whole number ≥ 1, or None, got {count!r}"
-    ):
+    with pytest.raises(ValueError, match=f'workers must be .* "auto" or None, got {count!r}'):
         Workers(count)
 
 
@@ -47,7 +45,7 @@ def test_the_first_error_in_order_arrives_and_the_threads_go(count):
 
 
 def test_threads_live_as_long_as_the_context():
-    with Workers(2) as workers:
+    with Workers(2, kind="thread") as workers:
         workers.map(lambda piece: time.sleep(0.01), range(4))
         assert len(alive()) == 2
     assert not alive()

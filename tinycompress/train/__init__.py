@@ -21,6 +21,7 @@ from tinycompress.train.evaluate import (
 from tinycompress.train.fit import fit as fit
 from tinycompress.train.history import Epoch as Epoch, History as History
 from tinycompress.train.objective import Objective as Objective, Supervised as Supervised
+from tinycompress.train.processes import WorkerError as WorkerError
 from tinycompress.train.progress import ProgressBar as ProgressBar
 from tinycompress.train.run import Run as Run
 from tinycompress.train.step import StepResult as StepResult, value_and_grad as value_and_grad

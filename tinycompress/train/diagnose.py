@@ -17,6 +17,7 @@ import numpy as np
 from tinycompress import random
 from tinycompress.backend import Array, array_module, on_device, to_numpy
 from tinycompress.graph import AnomalyError, detect_anomaly
+from tinycompress.train.shards import Shard
 from tinycompress.train.step import StepResult
 
 if TYPE_CHECKING:
@@ -51,18 +52,19 @@ class LossWatch:
         # An observer may begin with infinity; what began as a number has to stay one.
         self._buffers = {name for name, b in run.model.named_buffers() if _finite(b)}
 
-    def value_and_grad(self, batch: tuple[Any, ...]) -> StepResult:
-        """The step's value and gradients.
+    def value_and_grad(self, rows: Array) -> StepResult:
+        """The value and gradients of a step on these rows of the data.
 
         Raises:
             NonFiniteLossError: this step's are not finite (CPU), or an earlier loss was not (GPU).
         """
-        run, key = self.run, random.next_key()
-        result = run.compute(batch, key)
+        run = self.run
+        shards = run.shards(rows, random.next_key())
+        result = run.compute(shards)
         if isinstance(result.outputs, np.ndarray):
             what = self._wrong_with(result)
             if what:
-                cause = self._cause(batch, key)
+                cause = self._cause(shards)
                 raise NonFiniteLossError(run.epoch + 1, run.batch + 1, what, cause)
             return result
         self._classes = result.outputs.shape[-1]
@@ -107,15 +109,16 @@ class LossWatch:
         named = zip(self.run.names, self.run.params, strict=True)
         return next((name for name, p in named if not _finite(p.data)), None)
 
-    def _cause(self, batch: tuple[Any, ...], key: int) -> str:
+    def _cause(self, shards: list[Shard]) -> str:
         name = self._bad_weight()
         if name:
             return f"the weights {name} were no longer finite before this step"
-        if not all(_finite(array) for array in batch):
+        gather = self.run.stepper.work.gather
+        if not all(_finite(array) for shard in shards for array in gather(shard)):
             return "the batch itself holds NaN or infinity, which the augmentation must have made"
         try:
             with detect_anomaly():
-                self.run.compute(batch, key)
+                self.run.compute(shards)
         except AnomalyError as error:
             where = "; ".join(getattr(error, "__notes__", []))
             return f"{error}{' (' + where + ')' if where else ''}"

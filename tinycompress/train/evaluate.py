@@ -9,7 +9,7 @@ import numpy as np
 
 from tinycompress import functional as F
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
-from tinycompress.data import Dataset, batches
+from tinycompress.data import Dataset, batch_count
 from tinycompress.graph import no_grad
 from tinycompress.nn import Module, evaluation_mode
 from tinycompress.tensor import Tensor, as_array
@@ -50,7 +50,7 @@ def predict(
     images: Array,
     *,
     batch_size: int = BATCH_SIZE,
-    workers: Workers | int | None = None,
+    workers: Workers | int | str | None = None,
 ) -> Array:
     """The model's outputs (N, classes) for images, in evaluation mode, on the model's device."""
     outputs = _outputs(model, Dataset(images), batch_size, workers)
@@ -64,7 +64,7 @@ def evaluate(
     *,
     criterion: Callable[..., Tensor] = F.cross_entropy,
     batch_size: int = BATCH_SIZE,
-    workers: Workers | int | None = None,
+    workers: Workers | int | str | None = None,
 ) -> Evaluation:
     """Run ``model`` in evaluation mode over ``data`` and compare with its labels.
 
@@ -73,7 +73,8 @@ def evaluate(
         data: images and labels.
         criterion: gives the mean loss of (outputs, labels).
         batch_size: how many images at once; the result depends on it only in rounding.
-        workers: as for :func:`~tinycompress.train.step.value_and_grad`.
+        workers: how many share the work, "auto" or None for one per core, or a running
+            :class:`~tinycompress.train.workers.Workers`. The result is the same.
 
     Raises:
         TypeError: ``data`` that is no data set.
@@ -108,7 +109,7 @@ def mean_loss(
     criterion: Callable[..., Tensor],
     *,
     batch_size: int = BATCH_SIZE,
-    workers: Workers | int | None = None,
+    workers: Workers | int | str | None = None,
 ) -> float:
     """The mean of ``criterion(outputs, labels)`` over ``data``, whatever its labels are."""
     return _mean_loss(_outputs(model, data, batch_size, workers), data.labels, criterion)
@@ -131,27 +132,36 @@ def _mean_loss(outputs: list[Array], labels: Array, criterion: Callable[..., Ten
     return total / len(labels)
 
 
-def _outputs(
-    model: Module, data: Dataset, batch_size: int, workers: Workers | int | None
-) -> list[Array]:
-    """The outputs of each batch, in order, in evaluation mode."""
-    device = model.device
+class ForwardWork:
+    """``work(slice) -> outputs`` of these images, on the model's device."""
 
-    def run(batch: tuple[Array, ...]) -> Array:
-        with no_grad():
-            output = as_array(model(to_device(batch[0], device)))
-        if output.ndim != 2 or len(output) != len(batch[0]):
+    def __init__(self, model: Module, images: Array) -> None:
+        self.model, self.images = model, images
+
+    def __call__(self, rows: slice) -> Array:
+        images = to_device(self.images[rows], self.model.device)
+        with no_grad(), on_device(images):
+            output = as_array(self.model(images))
+        if output.ndim != 2 or len(output) != len(images):
             raise ValueError(
                 f"the model's outputs must be (N, classes), got shape {output.shape} for "
-                f"{len(batch[0])} images"
+                f"{len(images)} images"
             )
         return output
 
+
+def _outputs(
+    model: Module, data: Dataset, batch_size: int, workers: Workers | int | str | None
+) -> list[Array]:
+    """The outputs of each batch, in order, in evaluation mode."""
+    work = ForwardWork(model, data.images)
+    count = batch_count(data, batch_size)
+    rows = [slice(i * batch_size, (i + 1) * batch_size) for i in range(count)]
     with evaluation_mode(model):
-        pieces = batches(data, batch_size)
-        if device != "cpu":
-            return [run(piece) for piece in pieces]
+        if model.device != "cpu":
+            return [work(each) for each in rows]
         if isinstance(workers, Workers):
-            return workers.map(run, pieces)
+            same = ("forward", id(model), id(data.images))
+            return workers.map(workers.remember(same, lambda: work), rows)
         with Workers(workers) as own:
-            return own.map(run, pieces)
+            return own.map(work, rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def fit(
     clip_grad_norm: float | None = None,
     callbacks: Sequence[Callback] = (),
     seed: int = 0,
-    workers: int | None = None,
+    workers: Workers | int | str | None = "auto",
     shard_size: int = SHARD_SIZE,
     checkpoint: PathLike | None = None,
     checkpoint_every: int | None = None,
@@ -62,7 +63,8 @@ def fit(
         clip_grad_norm: the most that the norm of all gradients together may be.
         callbacks: see ``callbacks.py``.
         seed: of the order of the samples and of the augmentation. Dropout follows ``manual_seed``.
-        workers: how many share the work on a CPU; None for one per core. The result is the same.
+        workers: how many share the work on a CPU, "auto" or None for one per core, or a running
+            :class:`~tinycompress.train.workers.Workers`. The result is the same, to the bit.
         shard_size: the most samples in one shard (``step.py``); the result depends on it.
         checkpoint: a file that is replaced after each epoch, and by Ctrl-C.
         checkpoint_every: replace it also every so many steps.
@@ -70,6 +72,7 @@ def fit(
         progress: show a bar on standard error.
 
     Raises:
+        WorkerError: a worker process was killed or hung.
         NonFiniteLossError: NaN or infinity came up; names epoch, batch and operation.
         CheckpointError: ``checkpoint`` is damaged or of another run; nothing was changed.
         KeyboardInterrupt: after Ctrl-C, when the step is done and the checkpoint written.
@@ -99,6 +102,7 @@ def fit(
         raise ValueError("fit: resume=True needs checkpoint=, the file to go on from")
     if resume and checkpoint is not None and Path(checkpoint).exists():
         resuming.restore(run, checkpoint)
-    with Workers(workers) as team, DeferredInterrupt() as interrupt:
-        run.execute(team, interrupt)
+    team = nullcontext(workers) if isinstance(workers, Workers) else Workers(workers)
+    with team as running, DeferredInterrupt() as interrupt:
+        run.execute(running, interrupt)
     return run.history

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from tinycompress import functional as F, optim
-from tinycompress.backend import on_device
-from tinycompress.data import Dataset, batch_count, batches
-from tinycompress.data.batching import Augmentation
+from tinycompress.backend import Array, on_device, to_device
+from tinycompress.data import Dataset, batch_count
+from tinycompress.data.batching import Augmentation, epoch_order
 from tinycompress.nn import Module, Parameter
 from tinycompress.train import resume
 from tinycompress.train.arguments import PathLike, check_arguments
@@ -31,7 +31,9 @@ from tinycompress.train.history import Epoch, History
 from tinycompress.train.interrupt import DeferredInterrupt
 from tinycompress.train.objective import Objective, Supervised
 from tinycompress.train.seen import Seen
-from tinycompress.train.step import StepResult, value_and_grad
+from tinycompress.train.shards import Shard
+from tinycompress.train.shared_memory import shared_empty
+from tinycompress.train.step import Stepper, StepResult
 from tinycompress.train.workers import Workers
 
 
@@ -87,6 +89,8 @@ class Run:
         self.train = self.train.to(device)
         self.validate = None if self.validate is None else self.validate.to(device)
         self.watch = LossWatch(self)
+        self.flat: optim.FlatBuffer | None = None
+        self._stepper_for: tuple[Any, ...] = ()
         self.find_parameters()
 
     def find_parameters(self) -> None:
@@ -115,6 +119,8 @@ class Run:
             for callback in reversed(self.callbacks):
                 closing.callback(callback.close, self)
             closing.callback(self.model.zero_grad)
+            closing.callback(self._release)
+            self._lay_flat()
             self._call("on_fit_begin")
             while self.epoch < self.epochs and not self.stopped:
                 self._run_epoch()
@@ -124,27 +130,55 @@ class Run:
         self.model.train()
         self._call("on_epoch_begin")
         self.find_parameters()  # a callback may have frozen layers, or freed some
+        self._ready_steps()
         self.model.zero_grad()  # an old gradient would move a frozen weight
         self.seen.start_clock()
-        data = batches(self.train, self.batch_size, self.seed, self.epoch, self.batch, self.augment)
-        for batch in data:
-            if self.stopped:
-                break
-            self._run_step(batch)
+        # The order goes to the device once an epoch; a batch then is a gather that waits for
+        # nothing.
+        order = epoch_order(len(self.train), self.seed, self.epoch)
+        order = to_device(order, self.train.device)
+        while self.batch < self.steps_per_epoch and not self.stopped:
+            start = self.batch * self.batch_size
+            self._run_step(order[start : start + self.batch_size])
         if self.batch < self.steps_per_epoch:
             self._cut_epoch_short()
         else:
             self._finish_epoch()
 
-    def _run_step(self, batch: tuple[Any, ...]) -> None:
-        result = self.watch.value_and_grad(batch)
+    def _lay_flat(self) -> None:
+        """Put the parameters side by side, in memory that workers share (``optim/flat.py``)."""
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if optim.FlatBuffer.fits(held):
+            self.flat = optim.FlatBuffer(held, shared_empty)
+            self.optimizer.use(self.flat)
+
+    def _ready_steps(self) -> None:
+        """A stepper for the parameters of this epoch; the same one while they stay the same."""
+        made_for = (self.flat, *self.params)
+        if [*map(id, made_for)] != [*map(id, self._stepper_for)]:
+            self._stepper_for = made_for
+            self.stepper = Stepper(
+                self.objective, self.model, self.params, self.batch_size, self.shard_size,
+                self.train.arrays, self.augment, self.flat,
+            )  # fmt: skip
+
+    def _release(self) -> None:
+        self.optimizer.use(None)
+        if self.flat is not None:
+            self.flat.release()
+            self.flat = None
+
+    def _run_step(self, rows: Array) -> None:
+        if self.flat is not None and not self.flat.intact():
+            self.flat.restore()  # a callback put other arrays in the place of the weights
+        result = self.watch.value_and_grad(rows)
         self.loss = result.loss
         self._update(result)
         if self.schedule is not None and self.schedule_every == "step":
             self.schedule.step()
         self.step += 1
         self.batch += 1
-        self.seen.add(result, batch)
+        self.seen.add(result, self._labels(rows))
         self._call("on_step_end")
         if self.checkpoint_every and self.step % self.checkpoint_every == 0:
             self.save()
@@ -158,12 +192,17 @@ class Run:
                 optim.clip_grad_norm_(self.params, self.clip_grad_norm)
             self.optimizer.step()
 
-    def compute(self, batch: tuple[Any, ...], key: int) -> StepResult:
-        """Value and gradients on one batch with the dropout masks of ``key``."""
-        return value_and_grad(
-            self.objective, self.model, batch, params=self.params,
-            shard_size=self.shard_size, workers=self.workers, key=key,
-        )  # fmt: skip
+    def shards(self, rows: Array, key: int) -> list[Shard]:
+        """The batch of these rows, cut, with the dropout masks of ``key``."""
+        return self.stepper.shards(rows, key, (self.seed, self.epoch, self.batch))
+
+    def compute(self, shards: list[Shard]) -> StepResult:
+        """Value and gradients on one batch."""
+        return self.stepper.compute(shards, self.workers)
+
+    def _labels(self, rows: Array) -> Array | None:
+        arrays = self.train.arrays
+        return arrays[1][rows] if len(arrays) > 1 else None
 
     # ------------------------------------------------------------------ the end of an epoch
 

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from tinycompress.backend import Array
 from tinycompress.train.step import StepResult
 
 
@@ -29,14 +30,13 @@ class Seen:
             self._seconds += time.perf_counter() - self._started
             self._started = None
 
-    def add(self, result: StepResult, batch: tuple[Any, ...]) -> None:
-        """Count one batch, (images, labels, ...)."""
-        n = len(batch[0])
+    def add(self, result: StepResult, labels: Array | None) -> None:
+        """Count one batch; its labels, where it has some."""
+        n = len(result.outputs)
         self.count += n
         loss, outputs = result.loss, result.outputs
         on_cpu = isinstance(outputs, np.ndarray)
         self._loss = self._loss + (float(loss) if on_cpu else loss) * n
-        labels = batch[1] if len(batch) > 1 else None
         if labels is None or labels.ndim != 1 or labels.dtype.kind not in "iu" or outputs.ndim != 2:
             self._classifies = False
             return

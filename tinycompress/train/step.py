@@ -1,33 +1,35 @@
-"""One training step's value and gradients, cut into shards.
+"""One training step's value and gradients.
 
-A batch of N samples is cut into shards of at most ``shard_size``, as even as can be. Each shard
-runs forward and backward by itself, weighted by its share n/N of the samples, and the gradients are
+A batch is cut into shards (``shards.py``); each gives its loss and its gradients, and these are
 added in the order of the shards:
 
     loss = Σ_k (n_k / N) loss_k,      gradient = Σ_k (n_k / N) gradient_k
 
 Because the cut depends on the batch alone, so does the result, to the bit, whatever the number of
-workers. Batch norm sees one shard, as in torch's DistributedDataParallel, and what a forward pass
-changes comes back as notes (``nn/notes.py``). Shards that fit the cache are faster, too. A GPU gets
-one piece.
+workers (``workers.py``). Batch norm sees one shard, as in torch's DistributedDataParallel, and what
+a forward pass changes comes back as notes (``nn/notes.py``). Shards that fit the cache are faster,
+too. A GPU gets one piece.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from tinycompress import random
 from tinycompress.backend import Array, array_module, on_device
+from tinycompress.data.batching import Augmentation
 from tinycompress.graph import is_anomaly_enabled, is_grad_enabled
-from tinycompress.nn import Module, Parameter, merge_notes, record_notes
-from tinycompress.tensor import Tensor, as_array, grad
+from tinycompress.nn import Module, Parameter, merge_notes
+from tinycompress.optim import FlatBuffer
+from tinycompress.tensor import as_array
 from tinycompress.train.objective import Objective
+from tinycompress.train.shards import Shard, ShardWork, Slots, shard_slices
 from tinycompress.train.workers import Workers
 
 SHARD_SIZE = 32
@@ -48,13 +50,58 @@ class StepResult:
     outputs: Array
 
 
-def shard_slices(count: int, shard_size: int) -> list[slice]:
-    """``0 … count`` in the fewest pieces of at most ``shard_size``; sizes differ by at most 1."""
-    if shard_size < 1:
-        raise ValueError(f"shard_size must be ≥ 1, got {shard_size}")
-    pieces = -(-count // shard_size)
-    edges = [count * k // pieces for k in range(pieces + 1)] if pieces else [0]
-    return [slice(a, b) for a, b in pairwise(edges)]
+class Stepper:
+    """Computes steps of one objective on one model, again and again.
+
+    Args:
+        objective, model, params, shard_size: as for :func:`value_and_grad`.
+        batch_size: the most samples that a step will have.
+        arrays: the data set's arrays; steps then name rows of it.
+        augment: changes the first array of each shard; its random numbers follow from the step's
+            ``stream`` and the shard's number.
+        flat: holds the parameters and gets the gradients (``optim/flat.py``).
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        model: Module,
+        params: Sequence[Parameter],
+        batch_size: int,
+        shard_size: int = SHARD_SIZE,
+        arrays: Sequence[Array] | None = None,
+        augment: Augmentation | None = None,
+        flat: FlatBuffer | None = None,
+    ) -> None:
+        on_gpu = model.device != "cpu"
+        self.batch_size, self.shard_size = batch_size, batch_size if on_gpu else shard_size
+        count = len(shard_slices(batch_size, self.shard_size))
+        self.slots = None if on_gpu else Slots(params, count, flat)
+        self.work = ShardWork(objective, model, params, arrays, augment, self.slots)
+
+    def shards(self, rows: Any, key: int, stream: tuple[int, ...] = ()) -> list[Shard]:
+        """The batch of these rows (an index array, or a list of arrays), cut."""
+        own = self.work.arrays is None
+        N = len(rows[0]) if own else len(rows)
+        return [
+            Shard(k, [a[s] for a in rows] if own else rows[s], (s.stop - s.start) / N, key, stream)
+            for k, s in enumerate(shard_slices(N, self.shard_size))
+        ]
+
+    def compute(self, shards: list[Shard], workers: Workers) -> StepResult:
+        """The step's result. Its gradients are overwritten by the next step on a CPU."""
+        if is_anomaly_enabled():  # a mode of this thread
+            pieces = [self.work(shard) for shard in shards]
+        else:
+            pieces = workers.map(self.work, shards)
+        with np.errstate(all="ignore"):
+            loss = sum((p.loss for p in pieces[1:]), start=pieces[0].loss)
+        outputs = _joined([p.outputs for p in pieces])
+        gradients = pieces[0].gradients if self.slots is None else self.slots.add(len(pieces))
+        assert gradients is not None
+        if self.slots is None or math.isfinite(loss):
+            merge_notes([p.notes for p in pieces])
+        return StepResult(loss, gradients, outputs)
 
 
 def value_and_grad(
@@ -64,7 +111,7 @@ def value_and_grad(
     *,
     params: Sequence[Parameter] | None = None,
     shard_size: int = SHARD_SIZE,
-    workers: Workers | int | None = None,
+    workers: Workers | int | str | None = None,
     key: int | None = None,
 ) -> StepResult:
     """The objective's value on ``batch`` and its gradients; no ``.grad`` is written.
@@ -76,36 +123,46 @@ def value_and_grad(
         batch: arrays of one length, such as (images, labels).
         params: what to differentiate by; None for every parameter that requires gradients.
         shard_size: the most samples in one shard.
-        workers: a running :class:`Workers`, a number of them, or None for one per core.
+        workers: a running :class:`Workers`, which for many steps is much the faster; or how many
+            threads to start for this one, "auto" or None for one per core.
         key: the number that dropout masks follow from; None draws one (see ``random.py``).
 
     Raises:
         TypeError: a batch that is no tuple of arrays.
         ValueError: an empty batch, arrays of different lengths, no parameters, an objective that
             returns something else, or a call inside ``no_grad``.
+        WorkerError: a worker process died or hung.
     """
     params = [p for p in model.parameters() if p.requires_grad] if params is None else list(params)
     arrays = _checked_batch(batch)
     _check_differentiable(params)
-    N, on_gpu = len(arrays[0]), model.device != "cpu"
-    shards = shard_slices(N, N if on_gpu else shard_size)
-    step_key = random.next_key() if key is None else key
+    key = random.next_key() if key is None else key
+    N = len(arrays[0])
 
-    def run(k: int) -> tuple[Array, list[Array], Array, list[Any]]:
-        piece = [array[shards[k]] for array in arrays]
-        with random.key_stream(step_key, k), record_notes() as notes:
-            loss, outputs = _call(objective, model, piece)
-            share = array_module(loss.data).full_like(loss.data, len(piece[0]) / N)
-            return loss.data * share, grad(loss, params, share), outputs, notes
+    def make() -> Stepper:
+        return Stepper(objective, model, params, N, shard_size)
 
-    with on_device(arrays[0]):
-        pieces = _map(run, range(len(shards)), workers, sequential=on_gpu or is_anomaly_enabled())
-        losses, gradients, outputs, notes = zip(*pieces, strict=True)
-        summed = [_sum_in_order(of_shards) for of_shards in zip(*gradients, strict=True)]
-        result = StepResult(_sum_in_order(losses), summed, _joined(outputs))
-    if on_gpu or math.isfinite(result.loss):
-        merge_notes(list(notes))
-    return result
+    running = isinstance(workers, Workers)
+    with on_device(arrays[0]), _team(workers, model) as team:
+        if running:
+            same = ("step", id(objective), id(model), *map(id, params), N, shard_size)
+            stepper = team.remember(same, make)
+        else:
+            stepper = make()
+        result = stepper.compute(stepper.shards(arrays, key), team)
+        if running and stepper.slots is not None:  # the next step writes into them
+            return StepResult(result.loss, [g.copy() for g in result.gradients], result.outputs)
+        return result
+
+
+def _team(workers: Workers | int | str | None, model: Module) -> Any:
+    """A context with somebody to do the work."""
+    if isinstance(workers, Workers):
+        return nullcontext(workers)
+    if model.device != "cpu" or is_anomaly_enabled():
+        Workers(workers)  # checks the number
+        return Workers(1)
+    return Workers(workers, kind="thread")
 
 
 def _checked_batch(batch: Sequence[Array]) -> list[Array]:
@@ -128,44 +185,6 @@ def _check_differentiable(params: list[Parameter]) -> None:
         raise ValueError("value_and_grad: the model has no parameters that require gradients")
     if not is_grad_enabled():
         raise ValueError("value_and_grad: there are no gradients inside no_grad(); leave it first")
-
-
-def _call(objective: Objective, model: Module, piece: list[Array]) -> tuple[Tensor, Array]:
-    """The objective's (loss, outputs) on one shard, if they are what they should be."""
-    returned = objective(model, *piece)
-    if not isinstance(returned, tuple) or len(returned) != 2:
-        raise ValueError(
-            f"an objective returns (loss, outputs), got {type(returned).__name__} from "
-            f"{objective!r}"
-        )
-    loss, outputs = returned[0], as_array(returned[1])
-    if not isinstance(loss, Tensor) or loss.ndim != 0:
-        raise ValueError(
-            "an objective's loss must be a tensor of one number, the mean over the batch, got "
-            f"{f'shape {loss.shape}' if isinstance(loss, Tensor) else type(loss).__name__}"
-        )
-    if outputs.ndim == 0 or len(outputs) != len(piece[0]):
-        raise ValueError(
-            f"an objective's outputs must have one row for each of the {len(piece[0])} samples, "
-            f"got shape {outputs.shape}"
-        )
-    return loss, outputs
-
-
-def _map(run: Any, items: range, workers: Workers | int | None, sequential: bool) -> list[Any]:
-    if isinstance(workers, Workers):
-        return [run(k) for k in items] if sequential else workers.map(run, items)
-    with Workers(1 if sequential else workers) as own:
-        return own.map(run, items)
-
-
-def _sum_in_order(arrays: Sequence[Array]) -> Array:
-    """First to last, into the first one's memory, which is nobody else's."""
-    total = arrays[0]
-    with np.errstate(all="ignore"):  # detect_anomaly is how an infinity is reported
-        for array in arrays[1:]:
-            total += array
-    return total
 
 
 def _joined(outputs: Sequence[Array]) -> Array:

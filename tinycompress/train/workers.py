@@ -2,22 +2,34 @@
 
 The pieces are fixed by the batch and never by the number of workers, and what they return comes
 back in their order, so one and two workers give the same result to the bit. BLAS runs one thread
-meanwhile: the cores are spent on images, and a product's order of summation stays fixed.
+meanwhile (``blas.py``).
+
+Workers are forked processes where forking is safe (``processes.py``: Linux, no GPU in use), and
+threads elsewhere. Both begin with the first call that has more than one piece.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, Self, TypeVar
 
-from threadpoolctl import ThreadpoolController
+from tinycompress.allocator import keep_freed_memory
+from tinycompress.train.blas import one_blas_thread
+from tinycompress.train.processes import Processes
+from tinycompress.train.reachable import Reached
+from tinycompress.train.shared_state import shareable
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
+
+KINDS = ("auto", "process", "thread")
+PATIENCE = 600.0  # seconds; a piece takes milliseconds
+KEPT = 4  # works that the processes know at a time: training and validation, and a spare
 
 
 def available_cores() -> int:
@@ -27,83 +39,145 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
-@cache
-def _libraries() -> ThreadpoolController:
-    """The thread pools of this process: looking for them takes milliseconds."""
-    return ThreadpoolController()
+def forking_is_safe() -> bool:
+    """Whether a fork of this process can go on computing.
 
-
-class _OneBlasThread:
-    """One BLAS thread while anybody wants it, then as many as before.
-
-    The number belongs to the process, and two trainings may overlap on two threads: the first to
-    come sets it, and the last to go puts back what the first one found.
+    Not on macOS, whose libraries forbid it, nor on Windows, which cannot; not once CuPy is loaded,
+    since a GPU's state does not survive; and a worker of somebody's pool may have no children.
     """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._users = 0
-        self._before: Any = None
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if self._users == 0:
-                self._before = _libraries().limit(limits=1, user_api="blas")
-            self._users += 1
-
-    def __exit__(self, *exc: object) -> None:
-        with self._lock:
-            self._users -= 1
-            if self._users == 0:
-                self._before.restore_original_limits()
+    return (
+        sys.platform == "linux"
+        and "cupy" not in sys.modules
+        and not multiprocessing.current_process().daemon
+    )
 
 
 class _Local(threading.local):
     is_worker = False
 
 
-_one_blas_thread = _OneBlasThread()
 _local = _Local()
 
 
 class Workers:
-    """Threads that share the work, as a context: ``with Workers(2) as workers: …``.
+    """Several that share the work, as a context: ``with Workers(2) as workers: …``.
 
     Args:
-        count: how many; None for one per available core.
+        count: how many, this process included; "auto" or None for one per available core.
+        kind: "process", "thread", or "auto" for processes where forking is safe.
+        patience: the seconds that a worker process may take longer than this one before it counts
+            as hung.
 
     Raises:
-        ValueError: a count below 1, or something that is not a whole number.
+        ValueError: a count below 1, something that is not a whole number, or an unknown kind;
+            processes where there is no fork.
     """
 
-    def __init__(self, count: int | None = None) -> None:
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise ValueError(f"workers must be a whole number ≥ 1, or None, got {count!r}")
-        self.count = available_cores() if count is None else count
+    def __init__(
+        self, count: int | str | None = "auto", kind: str = "auto", patience: float = PATIENCE
+    ) -> None:
+        if count in (None, "auto"):
+            count = available_cores()
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+            raise ValueError(f'workers must be a whole number ≥ 1, "auto" or None, got {count!r}')
+        if kind not in KINDS:
+            raise ValueError(f"Workers: kind must be one of {', '.join(KINDS)}, got {kind!r}")
+        if kind == "process" and not forking_is_safe():
+            raise ValueError(
+                'Workers: kind="process" needs Linux, no CuPy in use, and a process that may have '
+                'children; use kind="auto"'
+            )
+        self.count, self.kind, self.patience = count, kind, patience
         self._pool: ThreadPoolExecutor | None = None
+        self._processes: Processes | None = None
+        self._works: list[Callable[[Any], Any]] = []
+        self._signatures: dict[int, list[Any]] = {}
+        self._remembered: dict[Hashable, Any] = {}
 
     def __enter__(self) -> Self:
-        _one_blas_thread.__enter__()
-        if self.count > 1:
-            self._pool = ThreadPoolExecutor(
-                self.count, thread_name_prefix="tinycompress", initializer=_mark_as_worker
-            )
+        keep_freed_memory()
+        if not _local.is_worker:  # there somebody has done it already
+            one_blas_thread.__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
-        _one_blas_thread.__exit__()
+        try:
+            self._stop(kill=any(exc))
+        finally:
+            if not _local.is_worker:
+                one_blas_thread.__exit__()
 
     def map(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[Result]:
         """``[work(p) for p in pieces]``. The first piece that raises, in order, raises here.
 
         A piece that calls ``map`` itself works alone: its colleagues may all be waiting like it.
+        Processes are forked anew for a ``work`` that they do not know, so one that is used often
+        should be the same object each time. What a piece changes in a worker process stays there:
+        it returns its result.
+
+        Raises:
+            WorkerError: a process died or hung.
         """
-        if self._pool is None or _local.is_worker:
+        pieces = list(pieces)
+        if self.count == 1 or len(pieces) < 2 or _local.is_worker:
             return [work(piece) for piece in pieces]
+        if self.kind != "thread" and forking_is_safe() and self._ready(work):
+            return self._map_on_processes(work, pieces)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(
+                self.count, thread_name_prefix="tinycompress", initializer=_mark_as_worker
+            )
         return list(self._pool.map(work, pieces))
+
+    def remember(self, key: Hashable, make: Callable[[], Result]) -> Result:
+        """What ``make`` gave for this key the first time: so that a ``work`` is the same object."""
+        if key not in self._remembered:
+            if len(self._remembered) >= KEPT:
+                del self._remembered[next(iter(self._remembered))]
+            self._remembered[key] = make()
+        return self._remembered[key]
+
+    def _ready(self, work: Callable[[Any], Any]) -> bool:
+        """Have processes that know ``work`` as it is now; False where its numbers cannot be shared.
+
+        They are forked anew for a work that they do not know, or one that has changed.
+        """
+        reached = Reached(work)
+        same = self._signatures.get(id(work)) == reached.signature
+        if self._processes is not None and same and self._processes.state.intact():
+            return True
+        self._stop()
+        known = [w for w in self._works if w is not work]
+        self._works = [*known[-(KEPT - 1) :], work]
+        everything = {id(w): Reached(w) for w in self._works}
+        modules = list({id(m): m for r in everything.values() for m in r.modules}.values())
+        if not shareable(modules):
+            return False
+        self._kept = list(everything.values())  # alive: the signatures speak of them
+        self._signatures = {key: r.signature for key, r in everything.items()}
+        self._processes = Processes(
+            self.count, self._works, modules, self.patience, _mark_as_worker
+        )
+        return True
+
+    def _map_on_processes(self, work: Callable[[Any], Any], pieces: list[Any]) -> list[Any]:
+        assert self._processes is not None
+        _local.is_worker = True  # this process takes a share, too
+        try:
+            return self._processes.map(work, pieces)
+        except BaseException:
+            self._processes = None  # it has closed itself
+            raise
+        finally:
+            _local.is_worker = False
+
+    def _stop(self, kill: bool = False) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+        if self._processes is not None:
+            processes, self._processes = self._processes, None
+            processes.close(kill)
 
 
 def _mark_as_worker() -> None:
