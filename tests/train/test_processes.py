@@ -259,6 +259,14 @@ def test_shared_arrays():
     assert shared_copy(turned).flags.f_contiguous
 
 
+@pytest.mark.parametrize("kind", ["thread", "process"])
+def test_layers_are_fused_as_on_the_thread_that_asks(kind):
+    with Workers(2, kind=kind) as workers:
+        for on in (True, False, True):
+            with nn.fusion(on):
+                assert workers.map(lambda piece: nn.fusion_enabled(), range(4)) == [on] * 4
+
+
 # -------------------------------------------------------------------------- the same to the bit
 
 

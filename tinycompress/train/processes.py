@@ -33,7 +33,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
-from tinycompress.nn import Module
+from tinycompress.nn import Module, fusion, fusion_enabled
 from tinycompress.train.shared_state import SharedState
 
 Work = Callable[[Any], Any]
@@ -83,7 +83,10 @@ class Processes:
             raise
 
     def map(self, work: Work, pieces: Sequence[Any]) -> list[Any]:
-        """``[work(p) for p in pieces]``, each worker a run of neighbours."""
+        """``[work(p) for p in pieces]``, each worker a run of neighbours.
+
+        Layers are fused there as they would be on this thread.
+        """
         number = next(i for i, known in enumerate(self.works) if known is work)
         self.state.publish()
         shares = _shares(pieces, len(self._workers) + 1)
@@ -91,7 +94,7 @@ class Processes:
             busy = []
             for worker, share in zip(self._workers, shares[1:], strict=True):
                 if share:
-                    self._send(worker, (number, share))
+                    self._send(worker, (number, share, fusion_enabled()))
                     busy.append(worker)
             results = [work(piece) for piece in shares[0]]
             for worker in busy:
@@ -203,9 +206,10 @@ class Processes:
 
     def _answer(self, message: bytes) -> bytes:
         try:
-            number, pieces = _loads(message, self._modules)
+            number, pieces, fused = _loads(message, self._modules)
             self.state.receive()
-            results = [self.works[number](piece) for piece in pieces]
+            with fusion(fused):
+                results = [self.works[number](piece) for piece in pieces]
             return _dumps(("results", results), self._numbers)
         except BaseException as error:
             return _dumps(("error", (_sendable(error), traceback.format_exc())), self._numbers)

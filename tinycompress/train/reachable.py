@@ -14,18 +14,16 @@ neither parameters nor buffers: change those by putting another array in their p
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
 
-from tinycompress.backend import is_array
 from tinycompress.nn import Module, Parameter
 from tinycompress.tensor import Tensor
 
 PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None)})
-CLOSED = (Tensor, ModuleType, BuiltinFunctionType, type, np.random.Generator)
 SHARED = frozenset(
     {"training", "_buffers"}
 )  # of a module: seen by the workers, see shared_state.py
@@ -43,45 +41,60 @@ class Reached:
     def __init__(self, root: Any) -> None:
         self.modules: list[Module] = []
         self.signature: list[Any] = []
-        self._kept: list[Any] = []
-        seen: set[int] = set()
-        stack = [root]
+        self._kept: dict[int, Any] = {}
+        stack, kept, sign = [root], self._kept, self.signature.append
         while stack:
             item = stack.pop()
-            if type(item) in PLAIN:
-                self.signature.append(item)
+            kind: Any = type(item)
+            if kind in PLAIN:
+                sign(item)
                 continue
             key = id(item)
-            self.signature.append(key)
-            if key not in seen:
-                seen.add(key)
-                self._kept.append(item)
+            sign(key)
+            if key not in kept:
+                kept[key] = item
                 if isinstance(item, Module):
                     self.modules.append(item)
-                stack.extend(_inside(item))
+                stack.extend(_look_into(kind)(item))
 
 
-def _inside(item: Any) -> Iterable[Any]:
-    """What ``item`` is made of."""
-    if isinstance(item, Module):
-        own = [value for name, value in item.__dict__.items() if name not in SHARED]
-        return [*own, *item._buffers, *_closing_methods(type(item))]
-    if isinstance(item, Parameter):
-        return (item.requires_grad,)
-    if isinstance(item, dict):
-        return [*item, *item.values()]
-    if isinstance(item, list | tuple | set | frozenset):
-        return item
-    if isinstance(item, CLOSED) or is_array(item):
-        return ()
-    if isinstance(item, FunctionType):
-        cells = item.__closure__ or ()
-        return [*(_content(c) for c in cells), *(item.__defaults__ or ())]
-    if isinstance(item, MethodType):
-        return (item.__self__, item.__func__)
-    if isinstance(item, functools.partial):
-        return (item.func, item.args, item.keywords)
+Look = Callable[[Any], Iterable[Any]]
+
+
+def _into_module(item: Module) -> Iterable[Any]:
+    own = [value for name, value in item.__dict__.items() if name not in SHARED]
+    kind: Any = type(item)
+    return [*own, *item._buffers, *_closing_methods(kind)]
+
+
+def _into_function(item: FunctionType) -> Iterable[Any]:
+    return [*(_content(cell) for cell in item.__closure__ or ()), *(item.__defaults__ or ())]
+
+
+def _into_object(item: Any) -> Iterable[Any]:
     return [*getattr(item, "__dict__", {}).values(), *_closing_methods(type(item))]
+
+
+LOOKS: list[tuple[Any, Look]] = [  # the first kind that fits
+    (Module, _into_module),
+    (Parameter, lambda item: (item.requires_grad,)),
+    (dict, lambda item: [*item, *item.values()]),
+    ((list, tuple, set, frozenset), lambda item: item),
+    (
+        (Tensor, np.ndarray, ModuleType, BuiltinFunctionType, type, np.random.Generator),
+        lambda _: (),
+    ),
+    (FunctionType, _into_function),
+    (MethodType, lambda item: (item.__self__, item.__func__)),
+    (functools.partial, lambda item: (item.func, item.args, item.keywords)),
+    (object, _into_object),
+]
+
+
+@functools.lru_cache(maxsize=1000)
+def _look_into(kind: type) -> Look:
+    """How to find what an object of this kind is made of."""
+    return next(look for kinds, look in LOOKS if issubclass(kind, kinds))
 
 
 @functools.lru_cache(maxsize=1000)

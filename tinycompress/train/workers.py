@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from tinycompress.allocator import keep_freed_memory
+from tinycompress.nn import fusion, fusion_enabled
 from tinycompress.train.blas import one_blas_thread
 from tinycompress.train.processes import Processes
 from tinycompress.train.reachable import Reached
@@ -127,7 +128,13 @@ class Workers:
             self._pool = ThreadPoolExecutor(
                 self.count, thread_name_prefix="tinycompress", initializer=_mark_as_worker
             )
-        return list(self._pool.map(work, pieces))
+        fused = fusion_enabled()  # a mode of this thread
+
+        def there(piece: Piece) -> Result:
+            with fusion(fused):
+                return work(piece)
+
+        return list(self._pool.map(there, pieces))
 
     def remember(self, key: Hashable, make: Callable[[], Result]) -> Result:
         """What ``make`` gave for this key the first time: so that a ``work`` is the same object."""
