@@ -72,7 +72,8 @@ def _into_function(item: FunctionType) -> Iterable[Any]:
 
 
 def _into_object(item: Any) -> Iterable[Any]:
-    return [*getattr(item, "__dict__", {}).values(), *_closing_methods(type(item))]
+    kind: Any = type(item)
+    return [*getattr(item, "__dict__", {}).values(), *_closing_methods(kind)]
 
 
 LOOKS: list[tuple[Any, Look]] = [  # the first kind that fits
