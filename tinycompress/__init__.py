@@ -45,6 +45,7 @@ from tinycompress.graph import (
     is_grad_enabled as is_grad_enabled,
     no_grad as no_grad,
 )
+from tinycompress.nn.compiled import compile as compile
 from tinycompress.nn.summary import summary as summary
 from tinycompress.random import manual_seed as manual_seed
 from tinycompress.report import compare as compare

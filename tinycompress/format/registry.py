@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tinycompress import models, nn
 from tinycompress.compress.quantize.layers import QuantizedConv2d, QuantizedLinear
+from tinycompress.nn.compiled import Compiled
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 Constructor = Callable[..., nn.Module]
@@ -67,6 +68,11 @@ def name_of(module: nn.Module) -> str:
     Raises:
         TypeError: it has none.
     """
+    if isinstance(module, Compiled):
+        raise TypeError(
+            "a compiled model is not saved: save the model that it was made from, and tc.compile "
+            "what load gives back"
+        )
     kind = type(module)
     known = models.name_of(module)
     if known is not None:

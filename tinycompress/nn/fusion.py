@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from tinycompress.backend import Array, on_device
+from tinycompress.backend import Array, device_of, on_device
 from tinycompress.graph import is_anomaly_enabled, is_grad_enabled
+from tinycompress.ops.elementwise import Result
 from tinycompress.ops.steps import Step
 from tinycompress.tensor import Tensor
 
@@ -46,14 +47,16 @@ class Head(NamedTuple):
 
     Attributes:
         run: ``run(x, weight, bias, steps=steps, **options)``: the layer's function, and the steps.
-        weight: (O, ...), a tensor. Output channel o is made with ``weight[o]`` alone, linearly.
-        bias: (O), a tensor, or None.
+        op: the same of ``ops/``: for arrays, and nothing is checked.
+        weight: (O, C, ...). Output channel o is made with ``weight[o]`` alone, linearly.
+        bias: (O), or None.
         options: the function's other arguments.
         axes: how many axes the input has where axis 1 of the output is the O channels.
         windows: whether one of the steps may be a pooling.
     """
 
     run: Callable[..., Tensor]
+    op: Callable[..., Result]
     weight: Tensor
     bias: Tensor | None
     options: Mapping[str, Any]
@@ -127,11 +130,13 @@ def fusion_enabled() -> bool:
 # -------------------------------------------------------------------------------------- the chains
 
 
-def pieces(modules: Iterable[Module]) -> Iterator[Module | Chain]:
-    """Chains and single modules, in order; calling one behind the other runs ``modules``."""
-    if not fusion_enabled():
-        yield from modules
-        return
+def pieces(modules: Iterable[Module]) -> Iterable[Module | Chain]:
+    """What to call, one behind the other, to run ``modules``."""
+    return chains(modules) if fusion_enabled() else modules
+
+
+def chains(modules: Iterable[Module]) -> Iterator[Module | Chain]:
+    """Chains and single modules, in order."""
     chain: Chain | None = None
     for module in modules:
         part = part_of(module)
@@ -181,10 +186,14 @@ class Chain:
         return self.head.windows and all(step.window is None for step in self.steps)
 
     def __call__(self, x: Any) -> Any:
-        if not (self.steps or self.affines) or (self.affines and not self.folds(x)):
+        if not (self.steps or self.affines):
             return self.one_by_one(x)
+        weights = self.weights() if self.folds(x) else None
+        return self.one_by_one(x) if weights is None else self.run(x, *weights)
+
+    def run(self, x: Any, weight: Tensor, bias: Tensor | None) -> Any:
+        """The chain as one operation, with these weights."""
         try:
-            weight, bias = self.weights()
             return self.head.run(x, weight, bias, steps=self.steps, **self.head.options)
         except Exception as error:
             failure = error
@@ -192,23 +201,25 @@ class Chain:
         raise failure
 
     def one_by_one(self, x: Any) -> Any:
-        """Run each module alone."""
+        """Each module alone."""
         for module in self.modules:
             x = module(x)
         return x
 
     def folds(self, x: Any) -> bool:
-        """Whether the affines can go into the head's weights.
+        """Whether the affines, if there are any, go into the head's weights for this input.
 
-        Not where gradients are recorded: they are wanted by the weights as they are. And the
-        channels that the affines speak of must be the head's outputs.
+        Not where gradients are recorded: they are wanted by the weights as they are. And channels
+        must mean the same to the affines and to the head.
         """
-        learned = (x, self.head.weight, self.head.bias, *(p for a in self.affines for p in a[1]))
-        recorded = is_grad_enabled() and any(getattr(p, "requires_grad", False) for p in learned)
+        if not self.affines:
+            return True
+        made_from = (x, *self.head[2:4], *(p for a in self.affines for p in a.parameters))
+        recorded = is_grad_enabled() and any(getattr(p, "requires_grad", False) for p in made_from)
         return not recorded and getattr(x, "ndim", 0) == self.head.axes
 
-    def weights(self) -> tuple[Tensor, Tensor | None]:
-        """The head's weight and bias with the affines folded in.
+    def weights(self) -> tuple[Tensor, Tensor | None] | None:
+        """The head's weight and bias with the affines folded in; None where they do not fit.
 
         ``scale · (w x + b) + shift = (scale · w) x + (scale · b + shift)``
         """
@@ -216,16 +227,14 @@ class Chain:
         for affine in self.affines:
             with on_device(weight.data), np.errstate(all="ignore"):
                 scale, shift = affine.factors()
-                _check_fit(scale, weight)
+                if not _fits(scale, weight.data):
+                    return None
                 column = scale.reshape(-1, *(1,) * (weight.ndim - 1))
                 weight = Tensor(column * weight.data)
                 bias = Tensor(shift if bias is None else scale * bias.data + shift)
         return weight, bias
 
 
-def _check_fit(scale: Array, weight: Tensor) -> None:
-    if scale.shape != weight.shape[:1] or scale.dtype != weight.dtype:
-        raise ValueError(
-            f"an affine of {scale.shape} {scale.dtype} does not follow a weight of {weight.shape} "
-            f"{weight.dtype}"
-        )
+def _fits(scale: Array, weight: Array) -> bool:
+    kinds = [(len(a), a.dtype, device_of(a)) for a in (scale, weight)]
+    return kinds[0] == kinds[1]

@@ -14,6 +14,7 @@ from tinycompress.nn.fusion import Head
 from tinycompress.nn.module import Module
 from tinycompress.nn.parameter import Parameter
 from tinycompress.nn.skeleton import making_skeletons, new_array
+from tinycompress.ops import conv, linear
 from tinycompress.shapes import pair, whole
 from tinycompress.tensor import Tensor
 
@@ -35,7 +36,7 @@ class Linear(Module):
         return linear_chain(x, self.weight, self.bias, steps=())
 
     def in_chain(self) -> Head:
-        return Head(linear_chain, self.weight, self.bias, {}, axes=2, windows=False)
+        return Head(linear_chain, linear.linear, self.weight, self.bias, {}, axes=2, windows=False)
 
     def config(self) -> dict[str, Any]:
         return {
@@ -96,11 +97,17 @@ class Conv2d(Module):
 
     def in_chain(self) -> Head:
         options = self._options()
-        return Head(conv2d_chain, self.weight, self.bias, options, axes=4, windows=True)
+        return Head(
+            conv2d_chain, conv.conv2d, self.weight, self.bias, options, axes=4, windows=True
+        )
 
     def _options(self) -> dict[str, Any]:
-        names = ("stride", "padding", "dilation", "groups")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "stride": self.stride,
+            "padding": self.padding,
+            "dilation": self.dilation,
+            "groups": self.groups,
+        }
 
     def config(self) -> dict[str, Any]:
         return {

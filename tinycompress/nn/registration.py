@@ -50,12 +50,12 @@ class Registered:
         self.__dict__[table][name] = value
 
     def __getattr__(self, name: str) -> Any:
+        own = self.__dict__
         for table in TABLES:
-            if name in self.__dict__.get(table, ()):
-                return self.__dict__[table][name]
-        why = (
-            "" if "_parameters" in self.__dict__ else ": its __init__ must call super().__init__()"
-        )
+            held = own.get(table)
+            if held is not None and name in held:
+                return held[name]
+        why = "" if "_parameters" in own else ": its __init__ must call super().__init__()"
         message = f"{type(self).__name__} has no attribute {name!r}{why}"
         raise AttributeError(message, name=name, obj=self)
 
