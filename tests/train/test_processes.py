@@ -1,5 +1,6 @@
 """Worker processes: they see what this process changes, and nothing of them is left behind."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +210,44 @@ def test_a_teacher_inside_of_an_objective_is_seen_as_it_is_now():
             assert got.loss == expected.loss
             for g, h in zip(got.gradients, expected.gradients, strict=True):
                 assert g.tobytes() == h.tobytes()
+
+
+@dataclass(slots=True)
+class Slotted:
+    scale: float = 1.0
+
+
+class Holder:
+    def __init__(self):
+        self.scale, self.parts = 1.0, {"deep": [Slotted()]}
+
+    def method(self, piece):
+        return self.scale * self.parts["deep"][0].scale
+
+
+def scaled(piece, options):
+    return options["scale"]
+
+
+HOLDERS = {
+    "attribute": (lambda h: h.method, lambda h: setattr(h, "scale", 2.0)),
+    "deep inside": (lambda h: h.method, lambda h: setattr(h.parts["deep"][0], "scale", 2.0)),
+    "partial": (
+        lambda h: functools.partial(scaled, options=h.__dict__),
+        lambda h: setattr(h, "scale", 2.0),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOLDERS)
+def test_what_an_object_holds_is_seen_as_it_is_now(name):
+    make, change = HOLDERS[name]
+    holder = Holder()
+    work = make(holder)
+    with team() as workers:
+        assert workers.map(work, range(2)) == [1.0, 1.0]
+        change(holder)
+        assert workers.map(work, range(2)) == [2.0, 2.0]
 
 
 def test_tied_weights_stay_tied():

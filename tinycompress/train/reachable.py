@@ -73,7 +73,8 @@ def _into_function(item: FunctionType) -> Iterable[Any]:
 
 def _into_object(item: Any) -> Iterable[Any]:
     kind: Any = type(item)
-    return [*getattr(item, "__dict__", {}).values(), *_closing_methods(kind)]
+    slots = (getattr(item, name, None) for name in _slots(kind))
+    return [*getattr(item, "__dict__", {}).values(), *slots, *_closing_methods(kind)]
 
 
 LOOKS: list[tuple[Any, Look]] = [  # the first kind that fits
@@ -96,6 +97,14 @@ LOOKS: list[tuple[Any, Look]] = [  # the first kind that fits
 def _look_into(kind: type) -> Look:
     """How to find what an object of this kind is made of."""
     return next(look for kinds, look in LOOKS if issubclass(kind, kinds))
+
+
+@functools.lru_cache(maxsize=1000)
+def _slots(kind: type) -> tuple[str, ...]:
+    """Attributes that are kept outside of ``__dict__``."""
+    found = [vars(base).get("__slots__", ()) for base in kind.__mro__]
+    names = [name for slots in found for name in ([slots] if isinstance(slots, str) else slots)]
+    return tuple(name for name in names if name not in ("__dict__", "__weakref__"))
 
 
 @functools.lru_cache(maxsize=1000)
