@@ -214,8 +214,9 @@ class Chain:
         """
         if not self.affines:
             return True
-        made_from = (x, *self.head[2:4], *(p for a in self.affines for p in a.parameters))
-        recorded = is_grad_enabled() and any(getattr(p, "requires_grad", False) for p in made_from)
+        learned = [x, self.head.weight, self.head.bias]
+        learned += [p for affine in self.affines for p in affine.parameters]
+        recorded = is_grad_enabled() and any(getattr(p, "requires_grad", False) for p in learned)
         return not recorded and getattr(x, "ndim", 0) == self.head.axes
 
     def weights(self) -> tuple[Tensor, Tensor | None] | None:
