@@ -19,6 +19,7 @@ from tinycompress.ops import (
     reduce,
     shape,
 )
+from tinycompress.ops.steps import Step
 
 _rng = np.random.default_rng(5)
 A, B, ROW = spaced(_rng, 3, 4), spaced(_rng, 3, 4), spaced(_rng, 4)
@@ -100,6 +101,44 @@ CASES = {
         conv.conv2d,
         [IMAGES, spaced(_rng, 3, 4, 3, 3), None],
         {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1},
+    ),
+    "conv2d, depthwise": (
+        conv.conv2d,
+        [IMAGES, spaced(_rng, 8, 1, 3, 3), spaced(_rng, 8)],
+        {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 4},
+    ),
+    "conv2d, one channel, relu, largest": (
+        conv.conv2d,
+        [IMAGES[:, :1], spaced(_rng, 3, 1, 3, 3), spaced(_rng, 3)],
+        {
+            "stride": (1, 1),
+            "padding": (1, 1),
+            "dilation": (1, 1),
+            "groups": 1,
+            "steps": (
+                Step("relu", activations.relu, monotone=True),
+                Step("max_pool2d", pool.max_pool2d, window=(2, 3)),
+            ),
+        },
+    ),
+    "conv2d, silu, mean": (
+        conv.conv2d,
+        [IMAGES, spaced(_rng, 3, 4, 2, 2), spaced(_rng, 3)],
+        {
+            "stride": (1, 1),
+            "padding": (0, 0),
+            "dilation": (1, 1),
+            "groups": 1,
+            "steps": (
+                Step("silu", activations.silu),
+                Step("avg_pool2d", pool.avg_pool2d, window=(3, 2)),
+            ),
+        },
+    ),
+    "linear, relu": (
+        linear.linear,
+        [A, B, ROW[:3]],
+        {"steps": (Step("relu", activations.relu, monotone=True),)},
     ),
     "max_pool2d": (pool.max_pool2d, [IMAGES], WINDOW),
     "avg_pool2d": (pool.avg_pool2d, [IMAGES], WINDOW | {"count_include_pad": True}),

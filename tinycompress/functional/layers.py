@@ -9,6 +9,7 @@ import numpy as np
 from tinycompress import random
 from tinycompress.backend import Array, check_same_device, on_device
 from tinycompress.functional.pooling import check_window
+from tinycompress.graph import is_grad_enabled
 from tinycompress.ops import conv, dropout as dropout_op, linear as linear_op, losses, norm
 from tinycompress.ops.steps import Steps
 from tinycompress.shapes import flat, number, pair, whole
@@ -41,7 +42,9 @@ def linear_chain(x: Any, weight: Any, bias: Any, steps: Steps) -> Tensor:
             f"linear: input of shape {x.shape} must end in in_features = {weight.shape[1]} "
             f"(weight {weight.shape})"
         )
-    return apply(linear_op.linear, x, weight, _bias("linear", bias, weight.shape[0]), steps=steps)
+    bias = _bias("linear", bias, weight.shape[0])
+    keep = _differentiated(x, weight, bias)
+    return apply(linear_op.linear, x, weight, bias, steps=steps, keep=keep)
 
 
 def conv2d(
@@ -100,7 +103,8 @@ def conv2d_chain(
     _check_windows(x.shape, weight.shape, steps, *sizes)
     bias = _bias("conv2d", bias, weight.shape[0])
     names = dict(zip(("stride", "padding", "dilation"), sizes, strict=True))
-    return apply(conv.conv2d, x, weight, bias, groups=groups, steps=steps, **names)
+    keep = _differentiated(x, weight, bias)
+    return apply(conv.conv2d, x, weight, bias, groups=groups, steps=steps, keep=keep, **names)
 
 
 def _check_channels(x: tuple[int, ...], w: tuple[int, ...], groups: int) -> None:
@@ -136,6 +140,11 @@ def _check_windows(
             sizes = zip(x[2:], w[2:], stride, padding, dilation, strict=True)
             output = (x[0], w[0], *(conv.output_size(*axis) for axis in sizes))
             check_window(step.name, output, step.window, step.window, (0, 0), ceil_mode=False)
+
+
+def _differentiated(*tensors: Tensor | None) -> bool:
+    """Whether an operation on these will be recorded."""
+    return is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
 
 
 def _bias(name: str, bias: Any, size: int) -> Tensor | None:

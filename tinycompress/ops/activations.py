@@ -9,10 +9,10 @@ from tinycompress.ops.elementwise import Result
 from tinycompress.ops.special import erf
 
 
-def relu(x: Array) -> Result:
-    """``max(x, 0)``; the derivative at 0 is 0."""
+def relu(x: Array, out: Array | None = None) -> Result:
+    """``max(x, 0)``, written into ``out`` where that is given; the derivative at 0 is 0."""
     xp = array_module(x)
-    y = xp.maximum(x, 0)
+    y = xp.maximum(x, 0, out=out)
 
     def d_x(g: Array) -> Array:
         on = xp.empty_like(y)  # as floats: a boolean mask would be converted in each product

@@ -2,56 +2,48 @@
 
     y[n, o, p, q] = b[o] + Σ_{c,i,j} w[o, c, i, j] · x[n, c, p·sh + i·dh − ph, q·sw + j·dw − pw]
 
-It is done as one matrix product per kernel row. In (H, N, W, C) memory (see ``layout.py``) the
-pixels that one kernel *row* covers are ``kw·C`` numbers per output column; laid side by side they
-are the *columns* of the image, (H, N·ow, kw·C). Kernel row ``i`` then multiplies the slice of these
-columns that starts ``i·dh`` rows further down, and the products add up:
-
-    y[p] = Σ_i columns[p·sh + i·dh] @ w[i]            (N·ow, kw·C) @ (kw·C, O)
-
-so the columns are ``kw`` times the image and not ``kh·kw`` times, as in the textbook im2col
-(Chellapilla et al. 2006). Both derivatives are the same products turned round. Groups are one more
-leading axis of everything.
+How it is computed depends on its shape, and :func:`path_of` says how; the ways themselves stand in
+``columns.py``, ``tap_rows.py`` and ``depthwise.py``. Here is what they share. The batch is worked
+through in blocks of some images, so small that what lies between input and output stays in the
+cache, and the steps that follow (ReLU, a pooling window) are done on each block at once. Nothing of
+that is kept: the backward pass makes the columns of a block again, which is cheaper than fetching
+them from memory.
 
 Letters: N images, C channels in, O channels out, H W image, kh kw kernel, oh ow output, G groups.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from tinycompress.backend import Array, array_module
+from tinycompress.ops.columns import WidthColumns
+from tinycompress.ops.depthwise import Depthwise
 from tinycompress.ops.elementwise import Result
+from tinycompress.ops.geometry import Geometry, output_size as output_size
 from tinycompress.ops.layout import to_hnwc, to_nchw
-from tinycompress.ops.steps import Steps, run_steps
+from tinycompress.ops.products import FLOP_LIMIT
+from tinycompress.ops.steps import Chain, Steps
+from tinycompress.ops.tap_rows import TapRows
 
 Pair = tuple[int, int]
 
+BLOCK_BYTES = 1 << 20
+"""The largest array inside one block; a core's own cache is usually one or two MB."""
 
-class Geometry(NamedTuple):
-    """The sizes of one convolution, computed once."""
-
-    G: int
-    kernel: Pair
-    stride: Pair
-    padding: Pair
-    dilation: Pair
-    output: Pair  # oh, ow
-
-    def rows(self, i: int) -> slice:
-        """The image rows that kernel row ``i`` meets, one per output row."""
-        first = i * self.dilation[0]
-        return slice(first, first + (self.output[0] - 1) * self.stride[0] + 1, self.stride[0])
-
-    def cols(self, j: int) -> slice:
-        """The image columns that kernel column ``j`` meets, one per output column."""
-        first = j * self.dilation[1]
-        return slice(first, first + (self.output[1] - 1) * self.stride[1] + 1, self.stride[1])
+FEW_CHANNELS = 4
 
 
-def output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """``⌊(size + 2·padding − dilation·(kernel − 1) − 1) / stride⌋ + 1``."""
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+def path_of(g: Geometry) -> Any:
+    """The way in which a convolution of this shape is computed."""
+    if g.G > 1 and g.Cg == 1:
+        return Depthwise  # multiply and add, tap by tap
+    if g.C <= FEW_CHANNELS and (g.G, g.dilation[0]) == (1, 1) and g.kh > 1:
+        return TapRows  # long rows, one product with the whole kernel
+    return WidthColumns  # one product per kernel row (one for all, where the kernel is one pixel)
 
 
 def conv2d(
@@ -63,93 +55,65 @@ def conv2d(
     dilation: Pair,
     groups: int,
     steps: Steps = (),
+    keep: bool = True,
 ) -> Result:
-    """x (N, C, H, W), w (O, C/groups, kh, kw), b (O) → y (N, O, oh, ow), and the steps on that."""
+    """x (N, C, H, W), w (O, C/groups, kh, kw), b (O) → y (N, O, oh, ow), and the steps on that.
+
+    Without ``keep`` there is no derivative, and nothing is computed for its sake.
+    """
     xp = array_module(x)
-    N, _, H, W = x.shape
-    O, Cg, kh, kw = w.shape
-    oh = output_size(H, kh, stride[0], padding[0], dilation[0])
-    ow = output_size(W, kw, stride[1], padding[1], dilation[1])
-    geometry = Geometry(groups, (kh, kw), stride, padding, dilation, (oh, ow))
-    image = to_hnwc(x, padding)
-    columns = width_columns(image, geometry)  # (G, H, N·ow, kw·Cg)
-    wr = kernel_rows(w, groups)  # (G, kh, kw·Cg, Og)
+    chain = Chain(steps, b)
+    g = Geometry(x.shape, w.shape, stride, padding, dilation, groups, chain.window)
+    path = path_of(g)(g, w)
+    image = to_hnwc(x)
+    out = xp.empty((g.oh // g.window[0], g.N, g.ow // g.window[1], g.O), x.dtype)
 
-    y = columns[:, geometry.rows(0)] @ wr[:, 0, None]  # (G, oh, N·ow, Og)
-    for i in range(1, kh):
-        y += columns[:, geometry.rows(i)] @ wr[:, i, None]
-    y = merge_groups(y).reshape(oh, N, ow, O)
-    if b is not None:
-        y += b
+    def forward(block: slice) -> list:
+        target = out[:, block]
+        M = g.phases * target.shape[1] * g.phase_width
+        y = target if chain.in_place else xp.empty((g.oh, M, g.O), x.dtype)
+        path.forward(image[g.image_rows, block], y.reshape(g.oh, M, g.O))
+        return chain.forward(y, target, keep)
 
-    def d_x(g: Array) -> Array:
-        gr = split_groups(to_hnwc(g), groups)
-        t = xp.zeros(columns.shape, g.dtype)
-        for i in range(kh):
-            t[:, geometry.rows(i)] += gr @ xp.ascontiguousarray(wr[:, i].swapaxes(1, 2))[:, None]
-        return to_nchw(add_columns(t, image.shape, geometry), padding)
+    blocks = blocks_of(g, x)
+    undo = [forward(block) for block in blocks]
 
-    def d_w(g: Array) -> Array:
-        gr = split_groups(to_hnwc(g), groups)
-        turned = columns.swapaxes(2, 3)  # (G, H, kw·Cg, N·ow)
-        dw = [(turned[:, geometry.rows(i)] @ gr).sum(axis=1) for i in range(kh)]
-        rows = xp.stack(dw, axis=1).reshape(groups, kh, kw, Cg, O // groups)
-        return rows.transpose(0, 4, 3, 1, 2).reshape(w.shape)  # (G, kh, kw, Cg, Og) -> (O, Cg, ...)
+    def backward(gradient: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        gradient = to_hnwc(gradient)
+        dx = _for_image(image, g) if wanted[0] else None
+        dw = xp.zeros_like(path.w) if wanted[1] else None
+        db = xp.zeros_like(b) if wanted[2] else None
+        turned = path.turned() if wanted[0] else None
 
-    def d_b(g: Array) -> Array:
-        gr = to_hnwc(g).reshape(-1, O)
-        return xp.ones(gr.shape[0], g.dtype) @ gr
+        def of_block(block: slice, derivatives: list) -> None:
+            d = chain.backward(derivatives, gradient[:, block], db)
+            d = d.reshape(g.oh, d.size // (g.oh * g.O), g.O)
+            if dw is not None:
+                path.d_weight(image[g.image_rows, block], d, dw)
+            if dx is not None:
+                path.d_image(turned, d, dx[g.image_rows, block])
 
-    out, through = run_steps(to_nchw(y), steps)
+        for block, derivatives in zip(blocks, undo, strict=True):
+            of_block(block, derivatives)
+        return None if dx is None else to_nchw(dx), None if dw is None else path.unfolded(dw), db
 
-    def backward(g: Array, wanted: tuple[bool, ...]) -> list[Array | None]:
-        g = through(g)
-        return [d(g) if asked else None for d, asked in zip((d_x, d_w, d_b), wanted, strict=True)]
-
-    return out, backward
+    return to_nchw(out), backward if keep else ()
 
 
-def width_columns(image: Array, geometry: Geometry) -> Array:
-    """image (H, N, W, C) → (G, H, N·ow, kw·Cg): what a kernel row sees, for every output column."""
+def _for_image(image: Array, g: Geometry) -> Array:
+    """Memory for the gradient of the image; 0 where no kernel row comes, as nothing is written."""
     xp = array_module(image)
-    H, N, _, C = image.shape
-    G, kw, ow = geometry.G, geometry.kernel[1], geometry.output[1]
-    sh, sn, sw, sc = image.strides
-    view = xp.lib.stride_tricks.as_strided(
-        image,
-        (G, H, N, ow, kw, C // G),
-        (C // G * sc, sh, sn, geometry.stride[1] * sw, geometry.dilation[1] * sw, sc),
-    )
-    return xp.ascontiguousarray(view).reshape(G, H, N * ow, kw * (C // G))
+    everywhere = g.image_rows == slice(0, g.H, 1)
+    return xp.empty_like(image) if everywhere else xp.zeros_like(image)
 
 
-def add_columns(t: Array, shape: tuple[int, ...], geometry: Geometry) -> Array:
-    """The transpose of :func:`width_columns`: each number is added to the pixel it came from."""
-    H, N, _, C = shape
-    G, kw, ow = geometry.G, geometry.kernel[1], geometry.output[1]
-    t = t.reshape(G, H, N, ow, kw, C // G)
-    image = array_module(t).zeros(shape, t.dtype)
-    by_group = image.reshape(*shape[:3], G, C // G)
-    for j in range(kw):
-        by_group[:, :, geometry.cols(j)] += t[..., j, :].transpose(1, 2, 3, 0, 4)
-    return image
-
-
-def kernel_rows(w: Array, groups: int) -> Array:
-    """w (O, Cg, kh, kw) → (G, kh, kw·Cg, Og), one matrix per kernel row."""
-    O, Cg, kh, kw = w.shape
-    split = w.reshape(groups, O // groups, Cg, kh, kw).transpose(0, 3, 4, 2, 1)
-    return array_module(w).ascontiguousarray(split).reshape(groups, kh, kw * Cg, O // groups)
-
-
-def split_groups(y: Array, groups: int) -> Array:
-    """y (oh, N, ow, O) → (G, oh, N·ow, Og), contiguous."""
-    oh, N, ow, O = y.shape
-    split = y.reshape(oh, N * ow, groups, O // groups).transpose(2, 0, 1, 3)
-    return array_module(y).ascontiguousarray(split)
-
-
-def merge_groups(y: Array) -> Array:
-    """(G, oh, M, Og) → (oh, M, O): the inverse of :func:`split_groups`; a view for one group."""
-    G, oh, M, Og = y.shape
-    return y.transpose(1, 2, 0, 3).reshape(oh, M, G * Og)
+def blocks_of(g: Geometry, x: Array) -> list[slice]:
+    """Equal parts of the batch, so small that each array in between stays in the cache."""
+    if array_module(x) is not np or g.N == 0:
+        return [slice(0, g.N)]  # a GPU has use for everything at once
+    row = g.ow * g.kw * g.Cg * g.Og * g.G  # multiply-adds of one image, output row and kernel row
+    largest = x.itemsize * max(g.oh * g.ow * g.O, g.H * g.ow * g.kw * g.C)
+    images = max(1, min(BLOCK_BYTES // max(1, largest), FLOP_LIMIT // max(1, row) or g.N))
+    count = -(-g.N // images)
+    stops = [g.N * k // count for k in range(count + 1)]
+    return [slice(a, b) for a, b in pairwise(stops)]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from tinycompress.backend import Array, array_module
 from tinycompress.ops.elementwise import Result
-from tinycompress.ops.steps import Steps, run_steps
+from tinycompress.ops.steps import Chain, Steps
 
 
 def matmul(a: Array, b: Array) -> Result:
@@ -30,27 +32,21 @@ def matmul(a: Array, b: Array) -> Result:
     return a @ b, (d_a, d_b)
 
 
-def linear(x: Array, w: Array, b: Array | None, steps: Steps = ()) -> Result:
+def linear(x: Array, w: Array, b: Array | None, steps: Steps = (), keep: bool = True) -> Result:
     """``x wᵀ + b`` with x (..., in), w (out, in), b (out): torch's layout of the weight.
 
     The steps follow on that (none of them has a window).
     """
-    y = x @ w.T
-    if b is not None:
-        y += b
+    chain = Chain(steps, b)
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    y = (rows @ w.T)[None]  # (1, M, out): a block of one row, as a convolution's
+    out = y if chain.in_place else array_module(y).empty_like(y)
+    undo = chain.forward(y, out, keep)
 
-    def rows(a: Array) -> Array:  # (..., n) -> (everything, n)
-        return a.reshape(-1, a.shape[-1])
+    def backward(g: Array, wanted: tuple[bool, ...]) -> tuple[Array | None, ...]:
+        db = array_module(g).zeros(w.shape[0], g.dtype) if wanted[2] else None
+        d = chain.backward(undo, g.reshape(out.shape), db)[0]
+        dx = (d @ w).reshape(x.shape) if wanted[0] else None
+        return dx, d.T @ rows if wanted[1] else None, db
 
-    def d_bias(g: Array) -> Array:
-        xp = array_module(g)  # a product with ones: BLAS adds columns faster than sum(axis=0)
-        return xp.ones(rows(g).shape[0], g.dtype) @ rows(g)
-
-    out, through = run_steps(y, steps)
-    derivatives = (lambda g: g @ w, lambda g: rows(g).T @ rows(x), d_bias)
-
-    def backward(g: Array, wanted: tuple[bool, ...]) -> list[Array | None]:
-        g = through(g)
-        return [d(g) if asked else None for d, asked in zip(derivatives, wanted, strict=True)]
-
-    return out, backward
+    return out.reshape(*x.shape[:-1], w.shape[0]), backward

@@ -43,6 +43,7 @@ class Windows:
             pooled_size(n, k, s, p, ceil_mode)
             for n, k, s, p in zip(self.image, kernel, stride, padding, strict=True)
         )
+        self.apart = all(s >= k for s, k in zip(stride, kernel, strict=True))
         # A window that hangs over (ceil_mode) needs more padding at the end than at the start.
         self.overhang = tuple(
             max(0, (o - 1) * s + k - (n + 2 * p))
@@ -65,6 +66,19 @@ class Windows:
                 rows = slice(i, i + (oh - 1) * sh + 1, sh)
                 yield rows, slice(None), slice(j, j + (ow - 1) * sw + 1, sw)
 
+    def zeros(self, shape: tuple[int, ...], like: Array) -> Array:
+        """Where the gradient of the image is collected: zeros, or nothing yet (:meth:`lay`)."""
+        xp = array_module(like)
+        full = all(o * k == n for o, k, n in zip(self.output, self.kernel, shape[::2], strict=True))
+        return (xp.empty if self.apart and full else xp.zeros)(shape, like.dtype)
+
+    def lay(self, dx: Array, tap: tuple[slice, slice, slice], d: Array) -> None:
+        """Add what comes to the pixels of one tap; windows that do not overlap may just write."""
+        if self.apart:
+            dx[tap] = d
+        else:
+            dx[tap] += d
+
     def cropped(self, y: Array) -> Array:
         """The gradient of :meth:`padded`: (H', N, W', C) → (N, C, H, W)."""
         (bottom, right), (H, _, W, _) = self.overhang, y.shape
@@ -73,25 +87,102 @@ class Windows:
 
 def max_pool2d(x: Array, kernel: Pair, stride: Pair, padding: Pair, ceil_mode: bool) -> Result:
     """x (N, C, H, W) → (N, C, oh, ow), the largest value of each window."""
-    xp = array_module(x)
     windows = Windows(x, kernel, stride, padding, ceil_mode)
     image = windows.padded(x, -np.inf)
     taps = list(windows.taps())
-    y = image[taps[0]].copy()
-    for tap in taps[1:]:
-        xp.maximum(y, image[tap], out=y)
+    y = largest([image[tap] for tap in taps])
+    code = first_winner([image[tap] for tap in taps], y)
+    shape = image.shape
 
     def d_x(g: Array) -> Array:
         gh = to_hnwc(g)
-        dx = xp.zeros(image.shape, g.dtype)
-        open_ = xp.ones(y.shape, bool)  # windows whose maximum has not been met yet
-        for tap in taps:
-            here = (image[tap] == y) & open_
-            open_ ^= here
-            dx[tap] += gh * here
+        dx = windows.zeros(shape, g)
+        for k, tap in enumerate(taps):
+            windows.lay(dx, tap, won(code, k, gh))
         return windows.cropped(dx)
 
     return to_nchw(y), (d_x,)
+
+
+def largest(taps: list[Array]) -> Array:
+    """The largest of the taps, place by place."""
+    xp = array_module(taps[0])
+    if len(taps) == 1:
+        return taps[0].copy()
+    y = xp.maximum(taps[0], taps[1])
+    for tap in taps[2:]:
+        xp.maximum(y, tap, out=y)
+    return y
+
+
+def first_winner(taps: list[Array], y: Array) -> Array:
+    """The number of the first tap that is ``y``, in one byte; where none is (NaN), how many taps.
+
+    It counts the taps, as long as none has been the largest.
+    """
+    beaten = taps[0] != y
+    code = beaten.astype("uint8" if len(taps) < 256 else "int32")
+    for tap in taps[1:]:
+        beaten &= tap != y
+        code += beaten.view("uint8")
+    return code
+
+
+def won(code: Array, k: int, g: Array, out: Array | None = None) -> Array:
+    """``g`` where tap ``k`` has won, else 0. The mask is made of floats: a boolean one would be
+    converted in the product.
+    """
+    xp = array_module(g)
+    out = xp.empty_like(g) if out is None else out
+    xp.equal(code, k, out=out, casting="unsafe")
+    out *= g
+    return out
+
+
+def taps_of(y: Array, window: Pair) -> list[Array]:
+    """The taps of a window as a convolution lays them out (``geometry.py``): one behind the other.
+
+    y (oh, ow · N, C), the width phase by phase → a view (oh / v, ow / u · N, C) for each tap.
+    """
+    (v, u), (h, m, C) = window, y.shape
+    by_tap = y.reshape(h // v, v * u, m // u, C)
+    return [by_tap[:, k] for k in range(v * u)]
+
+
+def max_of_taps(y: Array, window: Pair, keep: bool = True) -> tuple[Array, Any]:
+    """The largest of the taps of each window, and (with ``keep``) its derivative."""
+    taps, shape = taps_of(y, window), y.shape
+    z = largest(taps)
+    if not keep:
+        return z, None
+    code = first_winner(taps, z)
+
+    def d_y(g: Array) -> Array:
+        d = array_module(g).empty(shape, g.dtype)
+        for k, tap in enumerate(taps_of(d, window)):
+            won(code, k, g.reshape(code.shape), out=tap)
+        return d
+
+    return z, d_y
+
+
+def mean_of_taps(y: Array, window: Pair, keep: bool = True) -> tuple[Array, Any]:
+    """The mean of the taps of each window, and its derivative: every tap has its share."""
+    taps, shape = taps_of(y, window), y.shape
+    z = taps[0].copy()
+    for tap in taps[1:]:
+        z += tap
+    z *= 1 / len(taps)
+    small = z.shape
+
+    def d_y(g: Array) -> Array:
+        d = array_module(g).empty(shape, g.dtype)
+        share = (g * (1 / (window[0] * window[1]))).reshape(small)
+        for tap in taps_of(d, window):
+            tap[...] = share
+        return d
+
+    return z, d_y
 
 
 def avg_pool2d(
@@ -109,12 +200,13 @@ def avg_pool2d(
     for tap in taps[1:]:
         y += image[tap]
     y *= share
+    shape = image.shape
 
     def d_x(g: Array) -> Array:
         gh = to_hnwc(g) * share
-        dx = array_module(g).zeros(image.shape, g.dtype)
+        dx = windows.zeros(shape, g)
         for tap in taps:
-            dx[tap] += gh
+            windows.lay(dx, tap, gh)
         return windows.cropped(dx)
 
     return to_nchw(y), (d_x,)
