@@ -113,7 +113,8 @@ def test_what_is_written_of_weights_alone_did_not_change(config):
 
 
 def test_the_first_override_that_fits_counts():
-    config = X
+    overrides = {"head": QuantConfig(8), "feature?.*": None, nn.Linear: QuantConfig(2)}
+    config = QuantConfig(4, overrides=overrides)
     linear, conv = nn.Linear(2, 2), nn.Conv2d(1, 1, 1)
     assert config.for_layer("head", linear) == QuantConfig(8)
     assert config.for_layer("features.0", conv) is None
