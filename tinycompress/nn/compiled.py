@@ -12,6 +12,7 @@ with a ``forward`` of its own, runs as it is, with the Sequentials inside it pla
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NoReturn, Self
 
 import numpy as np
@@ -45,8 +46,9 @@ class Compiled(Module):
     """What :func:`compile` returns.
 
     Attributes:
-        model: the copy, layer by layer. Its weights are those of the original, in another order in
-            memory, and its Sequentials have a ``forward`` that is planned.
+        model: the copy, layer by layer, to look at and to put hooks on; it is not to be changed.
+            Its weights lie in another order in memory, and its Sequentials have a ``forward`` that
+            is planned.
     """
 
     def __init__(self, model: Module) -> None:
@@ -85,27 +87,21 @@ _INSTEAD = "do it with the model that it was made from, and compile that again"
 
 
 class Planned:
-    """The ``forward`` of a Sequential whose layers do not change any more.
-
-    It is planned at its first call; a copy of it, which belongs to a copy of the Sequential, plans
-    again.
-    """
-
-    __slots__ = ("_pieces", "container")
+    """The ``forward`` of a Sequential whose layers do not change any more."""
 
     def __init__(self, container: Sequential) -> None:
         self.container = container
-        self._pieces: list[Module | Prepared] | None = None
+
+    @cached_property
+    def pieces(self) -> list[Module | Prepared]:
+        """Made at the first call. A copy belongs to a copy of the Sequential and makes its own."""
+        pieces = chains(self.container.children())
+        return [piece if isinstance(piece, Module) else Prepared(piece) for piece in pieces]
 
     def __call__(self, x: Any) -> Any:
         if not fusion_enabled() or any(module._hooks for module in self.container.children()):
             return Sequential.forward(self.container, x)
-        if self._pieces is None:
-            self._pieces = [
-                piece if isinstance(piece, Module) else Prepared(piece)
-                for piece in chains(self.container.children())
-            ]
-        for piece in self._pieces:
+        for piece in self.pieces:
             x = piece(x)
         return x
 
@@ -122,11 +118,11 @@ class Prepared:
     def __init__(self, chain: Chain) -> None:
         self.chain, self.weights = chain, chain.weights()
         self.arrays = [t if t is None else t.data for t in self.weights or ()]
-        self.checked: Any = None  # (shape, dtype) of the last input that was found to be right
+        self.checked: set[Any] = set()  # (shape, dtype) of inputs that were found to be right
 
     def __call__(self, x: Any) -> Any:
         data = x.data if isinstance(x, Tensor) else x
-        if not isinstance(data, np.ndarray) or (data.shape, data.dtype) != self.checked:
+        if not isinstance(data, np.ndarray) or (data.shape, data.dtype) not in self.checked:
             return self.with_checks(x)
         head = self.chain.head
         with np.errstate(all="ignore"):
@@ -137,7 +133,7 @@ class Prepared:
             return self.chain.one_by_one(x)
         y = self.chain.run(x, *self.weights)
         if getattr(x, "dtype", None) == y.dtype:
-            self.checked = x.shape, x.dtype
+            self.checked.add((x.shape, x.dtype))
         return y
 
 
