@@ -4,12 +4,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types examples clean environment
+.PHONY: demo test bench lint types examples clean environment
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      train, quantize, prune, distill and combine on MNIST; print one table"
 	@echo "make test      run the tests"
+	@echo "make bench     speed beside torch, about a quarter of an hour; see docs/performance.md"
 	@echo "make lint      ruff: lint and format"
 	@echo "make types     mypy"
 	@echo "make clean     remove $(VENV) and what the demo wrote"
@@ -19,6 +20,10 @@ demo: $(VENV)/.run-ready
 
 test: $(VENV)/.dev-ready
 	$(BIN)/python -m pytest -n 2
+
+# More frameworks join in where they are installed: $(BIN)/python -m pip install -e '.[peers]'
+bench: $(VENV)/.bench-ready
+	$(BIN)/python -m benchmarks $(BENCH)
 
 lint: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
@@ -46,6 +51,10 @@ $(VENV)/.run-ready: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev-ready: pyproject.toml | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.run-ready
+
+$(VENV)/.bench-ready: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	@touch $@ $(VENV)/.run-ready
 
 clean:

@@ -1,4 +1,4 @@
-"""Speed and memory, measured beside other frameworks. ``docs/performance.md`` tells the story.
+"""Speed and memory, measured beside other frameworks; ``docs/performance.md`` tells the story.
 
     make bench                                 everything, about a quarter of an hour on two cores
     python -m benchmarks --quick               a look, in about a minute

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +102,15 @@ def _git(*arguments: str) -> str:
 
 
 def command() -> str:
-    """The line that started this program, as it would be typed in the repository."""
+    """The line that started this program, as it would be typed in the repository.
+
+    Where the data lie is everybody's own: FOLDER stands for it.
+    """
     module = Path(sys.argv[0]).stem
     package = "benchmarks" if module in ("__main__", "run") else f"benchmarks.{module}"
-    return shlex.join(["python", "-m", package, *sys.argv[1:]])
+    before = ["", *sys.argv[1:]]
+    words = ["FOLDER" if last == "--data-dir" else word for last, word in pairwise(before)]
+    return shlex.join(["python", "-m", package, *words])
 
 
 def report(name: str, what: str, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -128,5 +134,5 @@ def write(folder: Path | None, result: Mapping[str, Any]) -> Path | None:
         return None
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{result['name']}.json"
-    path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+    path.write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", "utf-8")
     return path

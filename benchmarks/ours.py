@@ -144,6 +144,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--kind", default="auto", help="auto, process or thread")
     parser.add_argument("--unfused", action="store_true", help="one operation per layer")
     parser.add_argument("--shard-size", type=int, help="images in a shard; default: fit's")
+    parser.add_argument("--per-parameter", action="store_true", help="no flat optimizer")
     parser.add_argument("--set", action="append", default=[], metavar="MODULE:NAME=NUMBER")
     options = parser.parse_args(arguments)
     if options.workers != "auto":
@@ -154,6 +155,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main() -> None:
     options = parse(sys.argv[1:])
     set_constants(options.set)
+    if options.per_parameter:
+        optim.FlatBuffer.fits = staticmethod(lambda parameters: False)
     versions = {"tinycompress": tc.__version__, "numpy": np.__version__}
     versions["python"] = platform.python_version()
     fusion = nn.fusion(not options.unfused)

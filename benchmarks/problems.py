@@ -47,12 +47,14 @@ def random_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return rng.random((count, 1, 28, 28), dtype=np.float32), rng.integers(0, 10, count)
 
 
-def write_problem(
-    path: Path, workload: str, weights: Mapping[str, np.ndarray], batch: int, seed: int = 0
-) -> Path:
-    images, labels = random_images(batch, seed)
-    named = {f"weight.{name}": array for name, array in weights.items()}
-    np.savez(path, workload=np.array(workload), images=images, labels=labels, **named)
+def problem_of(workload: str, weights: Mapping[str, np.ndarray], batch: int) -> Problem:
+    return Problem(workload, dict(weights), *random_images(batch, seed=0))
+
+
+def write_problem(path: Path, problem: Problem) -> Path:
+    named = {f"weight.{name}": array for name, array in problem.weights.items()}
+    given = {"images": problem.images, "labels": problem.labels}
+    np.savez(path, workload=np.array(problem.workload), **given, **named)
     return path
 
 
