@@ -124,9 +124,10 @@ class Prepared:
         data = x.data if isinstance(x, Tensor) else x
         if not isinstance(data, np.ndarray) or (data.shape, data.dtype) not in self.checked:
             return self.with_checks(x)
-        head = self.chain.head
+        head, steps = self.chain.head, self.chain.steps
         with np.errstate(all="ignore"):
-            return Tensor(head.op(data, *self.arrays, steps=self.chain.steps, **head.options)[0])
+            y, _ = head.op(data, *self.arrays, steps=steps, keep=False, **head.options)
+        return Tensor(y)
 
     def with_checks(self, x: Any) -> Any:
         if self.weights is None or not self.chain.folds(x):

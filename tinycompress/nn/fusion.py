@@ -47,7 +47,7 @@ class Head(NamedTuple):
 
     Attributes:
         run: ``run(x, weight, bias, steps=steps, **options)``: the layer's function, and the steps.
-        op: the same of ``ops/``: for arrays, and nothing is checked.
+        op: the same of ``ops/``: on arrays, unchecked, and with ``keep=False`` without derivative.
         weight: (O, C, ...). Output channel o is made with ``weight[o]`` alone, linearly.
         bias: (O), or None.
         options: the function's other arguments.
