@@ -120,7 +120,7 @@ class Field:
         except (Missing, RuntimeError) as error:
             if not self.optional:
                 raise
-            self.absent[name] = str(error).strip().rpartition("\n")[2]
+            self.absent[name] = str(error).partition("\n")[0]
 
     def _check(self) -> None:
         """Same weights, same batch: the same loss, outputs and gradients, before any is timed.

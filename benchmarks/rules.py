@@ -36,8 +36,16 @@ class Variant(NamedTuple):
     environment: Mapping[str, str] = {}
 
 
-def constant(module: str, name: str, value: float) -> tuple[str, str]:
-    return "--set", f"tinycompress.{module}:{name}={value:.0f}"
+def constants(**values: float) -> tuple[str, ...]:
+    """``conv_BLOCK_BYTES=…`` sets BLOCK_BYTES in ``tinycompress/ops/conv.py``."""
+    places = {name.partition("_")[0::2]: value for name, value in values.items()}
+    words = [f"tinycompress.ops.{file}:{name}={v:.0f}" for (file, name), v in places.items()]
+    return tuple(part for word in words for part in ("--set", word))
+
+
+def blocks(factor: float) -> tuple[str, ...]:
+    """A block is bounded by its bytes and by the size of its products; both move."""
+    return constants(conv_BLOCK_BYTES=factor * (1 << 20), conv_FLOP_LIMIT=factor * 1e6)
 
 
 VARIANTS = [
@@ -46,10 +54,10 @@ VARIANTS = [
     Variant("fusion", "unfused", ("--unfused",)),
     Variant("kept memory", "plain malloc", (), PLAIN_MALLOC),
     Variant("kept memory", "unfused, plain malloc", ("--unfused",), PLAIN_MALLOC),
-    Variant("cache blocks", "blocks of 1/4", constant("ops.conv", "BLOCK_BYTES", 1 << 18)),
-    Variant("cache blocks", "blocks ×4", constant("ops.conv", "BLOCK_BYTES", 1 << 22)),
-    Variant("cache blocks", "no blocks", constant("ops.conv", "BLOCK_BYTES", 1 << 40)),
-    Variant("small products", "products of any size", constant("ops.conv", "FLOP_LIMIT", 1e15)),
+    Variant("cache blocks", "blocks of 1/4", blocks(1 / 4)),
+    Variant("cache blocks", "blocks ×4", blocks(4)),
+    Variant("cache blocks", "no blocks", blocks(1e6)),
+    Variant("small products", "products of any size", constants(products_FLOP_LIMIT=1e15)),
     Variant("flat optimizer", "one update per parameter", ("--per-parameter",)),
     Variant("shards", "shards of 16", ("--shard-size", "16")),
     Variant("shards", "shards of 32", ("--shard-size", "32")),

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -104,10 +105,11 @@ class Server:
             return answer
         self.errors.seek(0)
         written = self.errors.read().strip()[-2000:]
-        last = written.rpartition("\n")[2]
-        if last.startswith("ModuleNotFoundError"):
-            raise Missing(last)
-        raise RuntimeError(f"{self.name}: {answer['error']}\n{written}")
+        reasons = re.findall(r"^[\w.]*(?:Error|Exception): .*", written, re.MULTILINE)
+        if reasons and reasons[-1].startswith("ModuleNotFoundError"):
+            raise Missing(reasons[-1])
+        reason = reasons[-1] if reasons else answer["error"]
+        raise RuntimeError(f"{self.name}: {reason}\n{written}")
 
 
 def serve(versions: dict[str, str], tasks: Mapping[str, Task]) -> None:

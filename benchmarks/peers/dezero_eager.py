@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.metadata
 
+import numpy as np
+
+np.int = int  # noqa: NPY001 (a name that DeZero still uses and NumPy 2 has no more)
+
 import dezero
 import dezero.functions as F
 import dezero.layers as L
-import numpy as np
 
 from benchmarks.peers.article_weights import NAMES, in_order
 from benchmarks.peers.contender import Contender, run
