@@ -12,6 +12,7 @@ from tinycompress import functional as F, models, nn
 from tinycompress.backend import to_device, to_numpy
 from tinycompress.nn import compiled
 from tinycompress.tensor import Tensor
+from tinycompress.train.reachable import Reached
 
 CLOSE = {"float32": {"rtol": 1e-4, "atol": 1e-5}, "float64": {"rtol": 1e-9, "atol": 1e-11}}
 
@@ -153,6 +154,20 @@ def test_a_net_of_several_inputs_and_keywords():
     )
 
 
+class Around(nn.Sequential):
+    """A Sequential with a forward of its own."""
+
+    def forward(self, x):
+        return super().forward(x) + x
+
+
+def test_a_sequential_with_a_forward_of_its_own():
+    net = nn.Sequential(Around(nn.Linear(3, 3), nn.BatchNorm1d(3)), nn.ReLU())
+    net[0][1].running_mean = normal(3)
+    assert_same_answers(tc.compile(net), net, normal(4, 3))
+    assert_same_answers(tc.compile(net[0]), net[0], normal(4, 3))
+
+
 def test_a_norm_over_another_axis_than_the_heads_outputs():
     for features in (3, 2):  # (N, L, in) → (N, L, out), normalised over L = 3
         net = nn.Sequential(nn.Linear(4, features), nn.BatchNorm1d(3), nn.ReLU())
@@ -206,6 +221,30 @@ def test_batch_norm_is_folded_and_nothing_is_planned_again(monkeypatch):
         monkeypatch.setattr(kind, "in_chain", None)
     assert fast(normal(2, 1, 6, 6)).shape == (2, 2, 4, 4)
     assert fast(normal(3, 1, 7, 6)).shape == (3, 2, 5, 4)
+
+
+def test_an_inputs_shape_is_checked_once(monkeypatch):
+    checks, with_checks = [], compiled.Prepared.with_checks
+    monkeypatch.setattr(
+        compiled.Prepared,
+        "with_checks",
+        lambda self, x: checks.append(x.shape) or with_checks(self, x),
+    )
+    fast = tc.compile(nn.Sequential(nn.Linear(3, 2), nn.ReLU(), nn.Linear(2, 2)))
+    for n in (1, 4, 1, 4, 1):
+        fast(normal(n, 3))
+    assert checks == [(1, 3), (1, 2), (4, 3), (4, 2)]
+
+
+def test_calls_change_nothing_that_workers_look_at():
+    """Or they would be forked anew for every batch (see ``train/reachable.py``)."""
+    fast, x = tc.compile(residual_net()), normal(2, 1, 9, 9)
+    fast(x)
+    fast(x[:1])
+    before = Reached(fast).signature
+    fast(x)
+    fast(x[:1])
+    assert Reached(fast).signature == before
 
 
 def test_weights_lie_as_products_read_them():

@@ -99,6 +99,15 @@ def test_a_chain_is_one_operation_and_gives_what_its_layers_give(name, dtype, de
     assert operations(assert_fused_equals_unfused(net, x)) == [name]
 
 
+@pytest.mark.parametrize("turning", [nn.GELU(), nn.SiLU(), nn.LeakyReLU(-0.5)])
+def test_an_activation_that_falls_somewhere_does_not_change_places_with_a_maximum(turning):
+    conv = nn.Conv2d(1, 1, 1, bias=False)
+    conv.weight.data[...] = 1
+    x = -2 * np.abs(normal(2, 1, 6, 6)) - 0.8  # where GELU and SiLU mostly fall
+    y = assert_fused_equals_unfused(nn.Sequential(conv, turning, nn.MaxPool2d(2)), x)
+    assert len(operations(y)) == 1
+
+
 @st.composite
 def convolution_layers(draw, channels):
     """A convolution with some of its geometry, and some layers that may follow it."""
@@ -235,6 +244,9 @@ def test_batch_norm_is_not_folded_where_gradients_are_recorded():
     assert norm_calls(net, x) == 1
     net[0].requires_grad_(False)
     assert norm_calls(net, x) == 1  # batch norm still learns
+    net[0].requires_grad_(True)
+    net[1].requires_grad_(False)
+    assert norm_calls(net, x) == 1  # the convolution learns, through batch norm
     net.requires_grad_(False)
     assert norm_calls(net, x) == 0
     assert norm_calls(net, Tensor(x, requires_grad=True)) == 1

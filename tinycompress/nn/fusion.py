@@ -17,8 +17,8 @@ replaced (on the object, or in a subclass that does not say what it is in a chai
 under ``detect_anomaly``, which names operations. A pruning mask lives on the parameter and does not
 look into the forward pass, so pruned layers are fused.
 
-The plan is made anew in each forward pass. It costs about a microsecond a layer, and so there is no
-cache that hooks, replaced layers or a change of mode could make untrue.
+The plan is made anew in each forward pass. That costs a microsecond or two a layer, and so there is
+no cache that hooks, replaced layers or a change of mode could make untrue.
 """
 
 from __future__ import annotations
