@@ -25,6 +25,10 @@ from tinycompress.compress.quantize.layers import (
     QuantizedLinear as QuantizedLinear,
 )
 from tinycompress.compress.quantize.model import dequantize as dequantize, quantize as quantize
+from tinycompress.compress.quantize.observers import (
+    Observer as Observer,
+    make_observer as make_observer,
+)
 from tinycompress.compress.quantize.ranges import IntegerRange as IntegerRange
 from tinycompress.compress.quantize.report import (
     LayerReport as LayerReport,
