@@ -20,6 +20,10 @@ _ARGUMENTS = """
 _NAMES = """
     conv1 conv2 conv3 conv4 conv fc1 fc2 fc3 fc4 fc relu1 relu2 relu3 relu4 relu
     pool1 pool2 pool bn1 bn2 bn3 bn4 bn flatten dropout"""  # from 62
+_INTEGER = """
+    Add Concat IntegerConv2d IntegerLinear IntegerAdd IntegerConcat QuantizeInput IntegerReLU
+    IntegerMaxPool2d IntegerAvgPool2d IntegerAdaptiveAvgPool2d IntegerFlatten IntegerIdentity
+    OnFloats input output uint8"""  # from 87
 
-WORDS: tuple[str, ...] = tuple(" ".join((_MODELS, _LAYERS, _ARGUMENTS, _NAMES)).split())
+WORDS: tuple[str, ...] = tuple(" ".join((_MODELS, _LAYERS, _ARGUMENTS, _NAMES, _INTEGER)).split())
 NUMBERS: dict[str, int] = {word: number for number, word in enumerate(WORDS)}

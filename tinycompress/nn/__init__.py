@@ -15,6 +15,7 @@ from tinycompress.nn.activation import (
 )
 from tinycompress.nn.containers import ModuleList as ModuleList, Sequential as Sequential
 from tinycompress.nn.fusion import fusion as fusion, fusion_enabled as fusion_enabled
+from tinycompress.nn.joining import Add as Add, Concat as Concat
 from tinycompress.nn.layers import Conv2d as Conv2d, Linear as Linear
 from tinycompress.nn.module import Module as Module, evaluation_mode as evaluation_mode
 from tinycompress.nn.norm import (

@@ -200,7 +200,7 @@ class QTensor:
 
 
 _ADVICE = (
-    "an activation between quantized layers is codes on a grid, and by itself only moves them about "
+    "between quantized layers an activation is codes on a grid, and by itself only moves them "
     "(flatten, reshape, permute …). Let a layer compute it: nn.Add() for a sum, nn.Concat() for "
     "cat, nn.ReLU(), nn.MaxPool2d(…); or take .dequantize() for floats"
 )
