@@ -1,8 +1,14 @@
-"""Results as tables for people."""
+"""Results as tables for people: on the screen, and as Markdown for a document.
+
+    python -m benchmarks.tables results/speed/W.json
+"""
 
 from __future__ import annotations
 
+import argparse
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -68,3 +74,18 @@ def by_task(measurements: Iterable[Mapping[str, Any]]) -> dict[str, list[Mapping
 
 def _in_order(groups: Iterable[Iterable[str]]) -> list[str]:
     return list(dict.fromkeys(name for group in groups for name in group))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tables", description=(__doc__ or "").splitlines()[0]
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="written by python -m benchmarks")
+    for path in parser.parse_args(arguments).files:
+        result = json.loads(path.read_text("utf-8"))
+        for task, measurements in by_task(result["measurements"]).items():
+            print(f"{result['name']}: {TITLES[task]}\n\n{markdown(task, measurements)}\n")
+
+
+if __name__ == "__main__":
+    main()

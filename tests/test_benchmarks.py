@@ -36,7 +36,7 @@ from tinycompress.data import Dataset  # noqa: E402
 from tinycompress.train import Workers  # noqa: E402
 
 HEADER = ("name", "what", "command", "commit", "date", "machine", "versions")
-PROGRAMS = ("run", "time_to_accuracy", "memory", "rules", "idioms")
+PROGRAMS = ("run", "time_to_accuracy", "memory", "rules", "idioms", "tables")
 
 
 # ------------------------------------------------------------------------------- paired rounds
