@@ -267,7 +267,7 @@ class Doubled(tc.train.Supervised):
 SETTINGS = {
     "seed": ({"seed": 1}, "seed: 0 there, 1 here"),
     "batch_size": ({"batch_size": 16}, "batch_size: 32 there, 16 here"),
-    "shard_size": ({"shard_size": 16}, "shard_size: 32 there, 16 here"),
+    "shard_size": ({"shard_size": 16}, "shard_size: 64 there, 16 here"),
     "samples": ({"train": blobs(96)}, "samples: 64 there, 96 here"),
     "clipping": ({"clip_grad_norm": 1.0}, "clip_grad_norm: None there, 1.0 here"),
     "augmentation": ({"augment": twice}, "augment: None there, '<function twice>' here"),

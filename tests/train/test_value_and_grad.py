@@ -136,7 +136,7 @@ def test_work_really_is_shared():
         both.wait()  # breaks unless two shards are on their way at once
         return Supervised()(model, images, labels)
 
-    value_and_grad(objective, perceptron(), batch_of(64), workers=2)
+    value_and_grad(objective, perceptron(), batch_of(64), shard_size=32, workers=2)
 
 
 # --------------------------------------------------------------------------- dropout, batch norm
@@ -144,9 +144,9 @@ def test_work_really_is_shared():
 
 def test_a_key_is_a_dropout_mask_and_no_key_is_a_fresh_one():
     model = cnn()
-    one, other = (value_and_grad(Supervised(), model, batch_of(64), key=5) for _ in range(2))
+    one, other = (value_and_grad(Supervised(), model, batch_of(96), key=5) for _ in range(2))
     same_bits(one, other)
-    fresh = value_and_grad(Supervised(), model, batch_of(64))
+    fresh = value_and_grad(Supervised(), model, batch_of(96))
     assert (fresh.outputs != one.outputs).any()
 
 
@@ -185,9 +185,9 @@ def test_running_statistics_are_the_weighted_mean_over_the_shards():
 def test_a_loss_that_is_nan_leaves_running_statistics_alone():
     model = cnn()
     before = bits(model)
-    images = batch_of(64)[0].copy()
+    images = batch_of(96)[0].copy()
     images[40] = np.nan
-    step = value_and_grad(Supervised(), model, (images, batch_of(64)[1]))
+    step = value_and_grad(Supervised(), model, (images, batch_of(96)[1]))
     assert np.isnan(step.loss)
     assert bits(model) == before
 
@@ -278,7 +278,7 @@ def test_a_step_within_a_step():
         norm.merge = lambda notes, merge=norm.merge: (merged.append(len(notes)), merge(notes))
         merged.clear()
         with Workers(workers) as team:
-            step = value_and_grad(objective, model, batch_of(64), workers=team)
+            step = value_and_grad(objective, model, batch_of(64), shard_size=32, workers=team)
         assert merged == [2 + 2 * 4], "once: of both shards, and of the four in each of them"
         results.append((step, bits(model)))
     same_bits(results[0][0], results[1][0])
@@ -292,7 +292,7 @@ def test_the_same_team_inside_of_itself_does_not_wait_for_itself():
             value_and_grad(Supervised(), model, (images, labels), shard_size=8, workers=team)
             return Supervised()(model, images, labels)
 
-        value_and_grad(objective, perceptron(), batch_of(64), workers=team)
+        value_and_grad(objective, perceptron(), batch_of(96), workers=team)
 
 
 # --------------------------------------------------------------------------------- what goes wrong
@@ -322,7 +322,11 @@ def test_the_first_shard_that_fails_in_order_is_the_one_that_is_reported():
     for workers in (1, 2, 3):
         with pytest.raises(ValueError, match="shard from 25"):
             value_and_grad(
-                objective, perceptron(), (*batch_of(100), np.arange(100)), workers=workers
+                objective,
+                perceptron(),
+                (*batch_of(100), np.arange(100)),
+                shard_size=25,
+                workers=workers,
             )
 
 
@@ -330,7 +334,7 @@ def test_detect_anomaly_names_the_layer_from_inside_a_worker():
     model = perceptron()
     model.get_submodule("fc2").weight.data[0, 0] = np.inf
     with tc.detect_anomaly(), pytest.raises(AnomalyError, match="linear") as caught:
-        value_and_grad(Supervised(), model, batch_of(64), workers=2)
+        value_and_grad(Supervised(), model, batch_of(96), workers=2)
     assert "in fc2: Linear" in caught.value.__notes__
 
 
@@ -412,7 +416,7 @@ def test_bad_calls(name, workers):
 @pytest.mark.parametrize("workers", [1, 2])
 def test_inside_no_grad_it_says_so_whoever_works(workers):
     with tc.no_grad(), pytest.raises(ValueError, match="no gradients inside no_grad"):
-        value_and_grad(Supervised(), perceptron(), batch_of(64), workers=workers)
+        value_and_grad(Supervised(), perceptron(), batch_of(96), workers=workers)
 
 
 def test_arrays_of_another_device_than_the_models(cupy):
