@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tinycompress import models, nn, optim
+from tinycompress import models, nn, optim, random
 from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.quantize import (
     QuantConfig,
@@ -54,6 +54,7 @@ def mixed():
 @pytest.fixture(scope="module")
 def trained():
     """(a small trained CNN, test images)."""
+    random.manual_seed(0)
     train, test = mnist()
     model = models.TinyCNN()
     adam = optim.Adam(model.parameters(), lr=0.01)

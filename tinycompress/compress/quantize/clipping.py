@@ -16,8 +16,8 @@ Trap: Q is made from the numbers inside alone. Were it made from P, with those f
 onto its last bin, clipping would cost nothing, and the narrowest range would win.
 
 The ranges that are tried: all that was seen, times 128/128, 127/128 …; if there are numbers on both
-sides of 0, then each end alone, the other being the best so far. Everything is computed in units of
-a bin's width, so that neither tiny nor huge numbers leave the floats.
+sides of 0, then each end alone, twice, the other being the best so far. Everything is computed in
+units of a bin's width, so that neither tiny nor huge numbers leave the floats.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _search(h: Histogram, scheme: str, cost: Cost) -> Range:
         return _symmetric(h, float(tops[np.argmin(cost(-tops, tops))]))
     best = int(np.argmin(cost(FACTORS * low, FACTORS * high)))
     lo, hi = float(FACTORS[best] * low), float(FACTORS[best] * high)
-    if low < 0 < high:
+    for _ in range(2 if low < 0 < high else 0):
         los = FACTORS * low
         lo = float(los[np.argmin(cost(los, np.full_like(los, hi)))])
         his = FACTORS * high
