@@ -103,6 +103,14 @@ def test_a_net_with_blocks_of_the_readers_own(dtype, device):
     assert_same_answers(fast, net, to_device(normal(1, 1, 12, 10, dtype=dtype), device))
 
 
+def test_a_second_gpu(cupy):
+    net = residual_net().to("cuda:1")
+    fast = tc.compile(net)
+    assert fast.device == "cuda:1"
+    for _ in range(2):
+        assert_same_answers(fast, net, to_device(normal(2, 1, 9, 9), "cuda:1"))
+
+
 @pytest.mark.parametrize(
     "layer",
     [

@@ -239,8 +239,9 @@ class Module(Registered):
     def in_chain(self) -> Part | None:
         """What this layer is when a Sequential runs neighbours as one operation (``fusion.py``).
 
-        An elementwise layer of yours can join by saying with which operation of ``ops/`` it
-        computes. Keep it in agreement with ``forward``: which of the two runs is not defined.
+        An elementwise layer of yours can join by naming the operation of ``ops/`` that ``forward``
+        applies, such as ``Step("relu", activations.relu, monotone=True)``. The two must agree:
+        which of them runs is not defined.
 
         Returns:
             A ``Head``, a ``Step``, an ``Affine`` or ``Nothing``, as the layer is now (training or
