@@ -138,5 +138,10 @@ class LossWatch:
 
 
 def _finite(array: Array) -> bool:
-    with on_device(array):
-        return array.dtype.kind != "f" or bool(array_module(array).isfinite(array).all())
+    if array.dtype.kind != "f":
+        return True
+    xp = array_module(array)
+    with on_device(array), np.errstate(all="ignore"):
+        if xp is np and math.isfinite(np.vdot(array, array)):
+            return True  # NaN and infinity would be in this sum, which takes one pass; so may
+        return bool(xp.isfinite(array).all())  # large numbers be, and only then is each looked at
