@@ -6,6 +6,7 @@ import pytest
 import tinycompress as tc
 from tinycompress.cli.options import OptimizerName
 from tinycompress.cli.recipe import LEARNING_RATES
+from tinycompress.train.step import SHARD_SIZE
 
 TINY = ("train", "--model", "tiny-cnn", "--workers", "1")
 
@@ -92,6 +93,68 @@ def test_gradients_are_kept_short_unless_told_otherwise(run, failure):
     tc.manual_seed(0)
     start = tc.models.TinyCNN()
     np.testing.assert_allclose(tc.load("model.tcz").fc.weight.data, start.fc.weight.data, atol=1e-6)
+
+
+# ----------------------------------------------------------------------------- profile
+
+
+def test_a_profile_adds_up_to_a_step(run_json):
+    batch = ("--batch-size", 2 * SHARD_SIZE)  # of the 256 images
+    found = run_json("train", "--model", "tiny-cnn", "--epochs", 2, *batch, "--profile")
+    profile = found["profile"]
+    assert (profile["workers"], profile["steps"]) == (1, 2 * 256 // (2 * SHARD_SIZE))
+    rows = {row["name"]: row for row in profile["rows"]}
+    assert sum(row["ms"] for row in rows.values()) == pytest.approx(profile["step_ms"])
+    assert sum(row["share"] for row in rows.values()) == pytest.approx(1)
+    assert rows["linear"]["calls_per_step"] == rows["cross_entropy"]["calls_per_step"] == 2
+    convolutions = [row for name, row in rows.items() if name.startswith("conv2d")]
+    assert sum(row["calls_per_step"] for row in convolutions) == 4
+    for row in (rows["linear"], *convolutions):
+        assert row["forward_ms"] > 0 < row["backward_ms"]
+        assert row["forward_ms"] + row["backward_ms"] == pytest.approx(row["ms"])
+    assert profile["rows"][-1]["name"] == "rest"
+
+
+def test_a_profile_is_shown_as_a_table(run):
+    text = run(*TINY, "--epochs", 1, "--batch-size", 64, "--profile").out
+    about, head, *rows = text.splitlines()[3:]
+    assert about == "4 steps were measured, on one worker, in this process"
+    assert head.split() == [
+        "ms",
+        "per",
+        "step",
+        "calls",
+        "forward",
+        "backward",
+        "together",
+        "share",
+    ]
+    rows = [row.rsplit(None, 2) for row in rows[: rows.index("")]]
+    names = [row[0].split()[0] for row in rows]
+    assert names[-2:] == ["rest", "step"]
+    assert "linear" in names
+    *parts, whole = [float(row[1]) for row in rows]
+    assert sum(parts) == pytest.approx(whole, abs=0.006 * len(rows))
+    assert rows[-1][2] == "100.0%"
+    assert "ms per step" not in run(*TINY, "--epochs", 1).out
+
+
+def test_a_profile_changes_nothing_else(run, run_json, tmp_path):
+    run(*TINY, "--epochs", 1, "--out", "a.tcz")
+    assert "profile" not in run_json(*TINY, "--epochs", 1, "--out", "b.tcz")
+    run(*TINY, "--epochs", 1, "--out", "c.tcz", "--profile")
+    assert len({(tmp_path / name).read_bytes() for name in ("a.tcz", "b.tcz", "c.tcz")}) == 1
+
+
+def test_a_profile_of_no_steps_is_empty(run, tmp_path):
+    done = (*TINY, "--epochs", 1, "--checkpoint", "c.safetensors")
+    run(*done)
+    text = run(*done, "--resume", "--profile").out
+    assert "0 steps were measured" in text
+
+
+def test_a_profile_of_several_workers_is_refused(misuse):
+    assert "one worker" in misuse("train", "--workers", 2, "--profile")
 
 
 # ------------------------------------------------------------------------- checkpoints

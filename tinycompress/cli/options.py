@@ -103,7 +103,7 @@ CoreCount = Annotated[
         metavar="N",
         help="How many share the work.",
         min=1,
-        show_default="one per core",
+        show_default="auto: one per core",
     ),
 ]
 ModelFile = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -19,6 +19,7 @@ from tinycompress.data import RandomAffine
 from tinycompress.format import save
 from tinycompress.report import Measurement
 from tinycompress.train import History
+from tinycompress.train.profile import Profile, StepProfile
 
 
 @common.command
@@ -75,10 +76,17 @@ def train(
     ] = False,
     seed: options.Seed = 0,
     workers: options.CoreCount = None,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="Show where a step's time goes; trains on one worker."),
+    ] = False,
     as_json: options.Json = False,
 ) -> None:
     """Train a model, write it to a file, and measure that file on the test images."""
     _check_files(out, checkpoint, resume)
+    if profile and workers not in (None, 1):
+        raise typer.BadParameter("--profile measures one worker, in this process: no --workers")
+    steps = StepProfile()
     tc.manual_seed(seed)
     network = models.create(model.value)
     with common.usage("--lr, --weight-decay"):
@@ -96,8 +104,9 @@ def train(
             validate=held_out,
             batch_size=batch_size,
             augment=RandomAffine() if augment else None,
+            callbacks=[steps] if profile else [],
             seed=seed,
-            workers=workers,
+            workers=1 if profile else workers,
             clip_grad_norm=clip_norm or None,
             checkpoint=checkpoint,
             resume=resume,
@@ -105,7 +114,8 @@ def train(
             **make_schedule(schedule, rule, train_set, epochs, batch_size),
         )
     save(network, out)
-    _show(history, out, common.measure_files([out], test_set, workers), as_json)
+    rows = common.measure_files([out], test_set, workers)
+    _show(history, out, rows, steps.profile if profile else None, as_json)
 
 
 def _check_files(out: Path, checkpoint: Path | None, resume: bool) -> None:
@@ -130,13 +140,20 @@ def _advice_on_interrupt(checkpoint: Path | None) -> Iterator[None]:
         raise KeyboardInterrupt(f"interrupted; {advice}") from None
 
 
-def _show(history: History, file: Path, rows: list[Measurement], as_json: bool) -> None:
+def _show(
+    history: History, file: Path, rows: list[Measurement], profile: Profile | None, as_json: bool
+) -> None:
+    times = None if profile is None else _profile_as_json(profile)
     if as_json:
-        row = output.rows_as_json(rows, [file])[0]
-        output.print_json({**row, "history": history.to_list()})
+        found = {**output.rows_as_json(rows, [file])[0], "history": history.to_list()}
+        output.print_json(found if times is None else {**found, "profile": times})
         return
     output.say(_history_table(history))
     output.say()
+    if times is not None:
+        output.say(f"{times['steps']} steps were measured, on one worker, in this process")
+        output.say(_profile_table(times))
+        output.say()
     output.show(rows)
     output.say(f"written to {file}")
 
@@ -155,6 +172,39 @@ def _history_table(history: History) -> Table:
         held_out = [_loss(e.val_loss), _share(e.val_accuracy)] * validated
         speed = f"{e.images_per_second:,.0f}"
         table.add_row(str(e.epoch + 1), _loss(e.loss), _share(e.accuracy), *held_out, speed)
+    return table
+
+
+def _profile_as_json(profile: Profile) -> dict[str, Any]:
+    """Times in milliseconds per step; those of the rows add up to the step's."""
+    steps, seconds = max(profile.steps, 1), max(profile.seconds, 1e-9)
+    rows = [
+        {
+            "name": row.name,
+            "calls_per_step": row.calls / steps,
+            "forward_ms": 1000 * row.forward / steps,
+            "backward_ms": 1000 * row.backward / steps,
+            "ms": 1000 * row.seconds / steps,
+            "share": row.seconds / seconds,
+        }
+        for row in profile.table()
+    ]
+    step_ms = 1000 * profile.seconds / steps
+    return {"workers": 1, "steps": profile.steps, "step_ms": step_ms, "rows": rows}
+
+
+def _profile_table(found: dict[str, Any]) -> Table:
+    """A line for each operation and for what a step does beside them, and their sums."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("ms per step")
+    for head in ("calls", "forward", "backward", "together", "share"):
+        table.add_column(head, justify="right")
+    sums = {key: sum(row[key] for row in found["rows"]) for key in ("forward_ms", "backward_ms")}
+    whole = {"name": "step", "calls_per_step": 0, **sums, "ms": found["step_ms"], "share": 1.0}
+    for row in (*found["rows"], whole):
+        calls = f"{row['calls_per_step']:.4g}" if row["calls_per_step"] else ""
+        ways = [f"{row[k]:.2f}" if row[k] else "" for k in ("forward_ms", "backward_ms")]
+        table.add_row(row["name"], calls, *ways, f"{row['ms']:.2f}", f"{row['share']:.1%}")
     return table
 
 
