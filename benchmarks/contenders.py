@@ -16,8 +16,9 @@ from benchmarks.servers import TUNED_MALLOC, Missing, Server
 OURS = "tinycompress"
 # Rounding is 1e-6. But where two candidates of a maximum, or a ReLU's input and 0, are equal up to
 # rounding, two correct programs may choose differently, and one image's gradient flows elsewhere:
-# then torch's own two layouts are some 1e-3 apart.
-TOLERANCE = {"loss": 1e-5, "outputs": 1e-4, "gradient": 1e-2}
+# on the residual network torch in float32 is up to 6e-3 from torch in float64. A wrong derivative
+# is off by the size of the gradient.
+TOLERANCE = {"loss": 1e-5, "outputs": 1e-4, "gradient": 3e-2}
 
 
 class Entry(NamedTuple):

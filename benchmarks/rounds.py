@@ -70,16 +70,18 @@ def median_seconds(
     least: int = 3,
     budget: float = float("inf"),
 ) -> float:
-    """The median time of ``steps`` calls, or of ``least`` of them where they take too long.
+    """The median time of ``steps`` calls, after ``warm_up`` that do not count.
 
-    ``budget`` is the time, in seconds, after which no more than ``least`` are asked for. It bounds
-    the warm-up, too, after the first call (which may compile).
+    Once they have taken ``budget`` seconds, no more are begun than ``least`` (one, to warm up).
     """
-    times: list[float] = []
-    for count in (warm_up, steps):
-        times.clear()
-        while len(times) < count and (sum(times[1:]) < budget or len(times) < least):
+
+    def seconds(count: int, least: int) -> list[float]:
+        times: list[float] = []
+        while len(times) < least or (len(times) < count and sum(times) < budget):
             start = time.perf_counter()
             step()
             times.append(time.perf_counter() - start)
-    return statistics.median(times)
+        return times
+
+    seconds(warm_up, min(1, warm_up))
+    return statistics.median(seconds(steps, min(least, steps)))

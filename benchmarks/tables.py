@@ -1,6 +1,6 @@
 """Results as tables for people: on the screen, and as Markdown for a document.
 
-    python -m benchmarks.tables results/speed/W.json
+python -m benchmarks.tables results/speed/W.json
 """
 
 from __future__ import annotations

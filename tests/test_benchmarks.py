@@ -30,6 +30,7 @@ from benchmarks import (  # noqa: E402
     time_to_accuracy,
 )
 from benchmarks.networks import NETWORKS  # noqa: E402
+from benchmarks.peers.contender import cores  # noqa: E402
 from benchmarks.recipe import Recipe  # noqa: E402
 from tinycompress import nn, optim  # noqa: E402
 from tinycompress.data import Dataset  # noqa: E402
@@ -78,13 +79,19 @@ def test_a_turn_is_the_median_of_its_steps_after_warming_up(monkeypatch):
 
 
 def test_slow_steps_are_fewer(monkeypatch):
-    calls, clock = [], iter(range(1000))
+    calls, clock = [], iter(range(1000))  # every call takes a second
     monkeypatch.setattr(rounds.time, "perf_counter", lambda: next(clock))
-    rounds.median_seconds(lambda: calls.append(0), steps=25, warm_up=0, budget=3)
-    assert len(calls) == 4  # a second each, and the first, which may compile, does not count
-    calls.clear()
-    rounds.median_seconds(lambda: calls.append(0), steps=25, warm_up=0, least=1, budget=0)
-    assert len(calls) == 1
+
+    def count(**options):
+        calls.clear()
+        rounds.median_seconds(lambda: calls.append(0), **options)
+        return len(calls)
+
+    assert count(steps=25, warm_up=0, budget=4) == 4
+    assert count(steps=25, warm_up=0, budget=1) == 3
+    assert count(steps=25, warm_up=0, least=1, budget=0) == 1
+    assert count(steps=25, warm_up=5, budget=0) == 1 + 3
+    assert count(steps=2, warm_up=0, budget=9) == 2
 
 
 # ------------------------------------------------------------------------------ results, tables
@@ -113,7 +120,7 @@ def test_a_result_says_where_it_comes_from(tmp_path, monkeypatch):
     assert set(HEADER) < set(read)
     assert read["command"] == "python -m benchmarks --data-dir FOLDER --rounds 3"
     assert len(read["commit"]) >= 7
-    assert read["machine"]["cores"] == len(os.sched_getaffinity(0))
+    assert read["machine"]["cores"] == cores()
     assert read["versions"]["numpy"] == np.__version__
     assert machine.write(None, result) is None
 
