@@ -19,6 +19,7 @@ from tinycompress.compress.quantize.article import (
 )
 from tinycompress.compress.quantize.config import QuantConfig as QuantConfig
 from tinycompress.compress.quantize.fake import fake_quantize as fake_quantize
+from tinycompress.compress.quantize.fold import fold_batch_norm as fold_batch_norm
 from tinycompress.compress.quantize.layers import (
     QuantizedConv2d as QuantizedConv2d,
     QuantizedLayer as QuantizedLayer,

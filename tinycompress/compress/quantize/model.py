@@ -6,6 +6,7 @@ from tinycompress import nn
 from tinycompress.compress.quantize.config import QuantConfig
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.registry import REPLACEMENTS, replacement_for
+from tinycompress.compress.quantize.replacing import with_replaced
 
 
 def quantize(model: nn.Module, config: QuantConfig | None = None) -> nn.Module:
@@ -40,7 +41,7 @@ def quantize(model: nn.Module, config: QuantConfig | None = None) -> nn.Module:
         raise ValueError("this model cannot be quantized:\n  " + "\n  ".join(problems))
     if not new:
         raise ValueError(_nothing_to_quantize(model))
-    return _with_replaced(model, new)
+    return with_replaced(model, new)
 
 
 def dequantize(model: nn.Module) -> nn.Module:
@@ -56,7 +57,7 @@ def dequantize(model: nn.Module) -> nn.Module:
     new = {n: m.to_float() for n, m in model.named_modules() if isinstance(m, QuantizedLayer)}
     if not new:
         raise ValueError(f"{type(model).__name__} has no quantized layer")
-    return _with_replaced(model, new)
+    return with_replaced(model, new)
 
 
 def _check_model(verb: str, model: nn.Module) -> None:
@@ -72,16 +73,3 @@ def _nothing_to_quantize(model: nn.Module) -> str:
         )
     known = " or ".join(kind.__name__ for kind in REPLACEMENTS)
     return f"there is nothing to quantize in this {type(model).__name__}: it has no {known} layer"
-
-
-def _with_replaced(model: nn.Module, new: dict[str, nn.Module]) -> nn.Module:
-    """A copy of ``model`` with ``new`` layers by name. A layer used twice is replaced twice."""
-    if "" in new:
-        return new[""]
-    model = model.copy()
-    by_id = {id(model.get_submodule(name)): layer for name, layer in new.items()}
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if id(child) in by_id:
-                setattr(parent, name, by_id[id(child)])
-    return model
