@@ -36,6 +36,8 @@ def parameters(shapes=SHAPES, dtype=np.float32, seed=0):
 class Watched(optim.SGD):
     """SGD that counts how often its rule is called, and for how many numbers."""
 
+    elementwise = True
+
     def __init__(self, *args, **options):
         super().__init__(*args, **options)
         self.calls = []
@@ -232,23 +234,48 @@ def test_parameters_are_updated_one_by_one_where_they_must_be():
     assert optimizer.calls == one_by_one, "the gradients lie elsewhere"
 
 
-def test_a_rule_that_looks_at_a_whole_weight_gets_each_by_itself():
-    class Normalised(optim.Optimizer):
-        rules = optim.SGD.rules
+class Normalised(optim.Optimizer):
+    """A rule that looks at the whole gradient of a weight."""
 
-        def update(self, w, g, state, group):
-            w -= group["lr"] * g / np.linalg.norm(g)
+    rules = optim.SGD.rules
 
+    def update(self, w, g, state, group):
+        w -= group["lr"] * g / np.linalg.norm(g)
+
+
+class NormalisedSGD(optim.SGD):
+    """Likewise, on a rule that does not: it has not said that it is elementwise, too."""
+
+    def update(self, w, g, state, group):
+        super().update(w, g / np.linalg.norm(g), state, group)
+
+
+@pytest.mark.parametrize("kind", [Normalised, NormalisedSGD])
+def test_a_rule_that_looks_at_a_whole_weight_gets_each_by_itself(kind):
     ps = parameters([(4,), (4,)])
-    ps[0].data[...], ps[1].data[...] = 0, 0
     buffer = FlatBuffer(ps)
-    optimizer = Normalised(ps, **optim.SGD(ps, lr=1.0).defaults)
+    buffer.data[...] = 0
+    optimizer = kind(ps, **optim.SGD(ps, lr=1.0).defaults)
     optimizer.use(buffer)
     for k, p in enumerate(ps):
         buffer.grads[k][...] = k + 1
         p.grad = buffer.grads[k]
     optimizer.step()
     np.testing.assert_array_equal(buffer.data, np.full(8, -0.5))
+
+
+@pytest.mark.parametrize("kind", [optim.SGD, optim.RMSprop, optim.Adam, optim.AdamW])
+def test_the_rules_of_the_library_get_them_together(kind, monkeypatch):
+    calls = []
+    update = kind.update
+    monkeypatch.setattr(kind, "update", lambda *given: (calls.append(1), update(*given)))
+    ps = parameters()
+    optimizer, buffer = kind(ps), FlatBuffer(ps)
+    optimizer.use(buffer)
+    for p, g in zip(ps, buffer.grads, strict=True):
+        p.grad = g
+    optimizer.step()
+    assert len(calls) == 1
 
 
 def test_a_gradient_that_does_not_fit_is_refused():

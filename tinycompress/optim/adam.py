@@ -94,6 +94,8 @@ class AdamW(Adam):
         TypeError, ValueError: see :class:`Optimizer`.
     """
 
+    elementwise: ClassVar[bool] = True
+
     def __init__(
         self,
         parameters: Iterable[Any],

@@ -52,8 +52,9 @@ class Optimizer:
         state: for each parameter that was ever updated, by its position over all groups in order:
             ``{"step": how many updates, name: array of the parameter's shape and dtype, …}``.
         defaults: ``options``, checked.
-        elementwise: of the class, whether :meth:`update` treats every number by itself, so that it
-            may get several weights as one array (see :meth:`use`).
+        elementwise: of the class, whether its :meth:`update` treats every number by itself, so that
+            it may get several weights as one array (see :meth:`use`). A subclass with an ``update``
+            of its own says so again.
 
     Raises:
         TypeError, ValueError: no parameters, something that is not a parameter, a parameter that
@@ -119,7 +120,9 @@ class Optimizer:
         in ``buffer.grads``; a parameter whose gradient is another array is updated by itself. So
         are all while the buffer is not intact, and by a rule that is not ``elementwise``.
         """
-        self._flat = None if buffer is None or not self.elementwise else FlatState(buffer)
+        self._flat = None
+        if buffer is not None and _is_elementwise(type(self)):
+            self._flat = FlatState(buffer)
 
     def zero_grad(self) -> None:
         """Forget the gradients: ``p.grad = None`` for every parameter."""
@@ -289,6 +292,16 @@ class Optimizer:
                 )
             result[name] = copy_of(to_device(array, device_of(w)))
         return result
+
+
+def _is_elementwise(kind: type) -> bool:
+    """Whether the class whose rule ``kind`` has also says that it is elementwise."""
+    for cls in kind.__mro__:
+        if "elementwise" in vars(cls):
+            return vars(cls)["elementwise"]
+        if "update" in vars(cls):
+            return False
+    return False
 
 
 def _apply_mask(w: Array, mask: Array | None, state: State) -> None:
