@@ -14,8 +14,11 @@ nothing is copied. Read ``geometry.py`` first, for rows and phases.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinycompress.backend import Array, array_module
-from tinycompress.ops.geometry import Geometry, first_to_arrive
+from tinycompress.ops.geometry import Geometry
+from tinycompress.ops.layout import strided
 from tinycompress.ops.products import multiply, sum_of_products
 
 
@@ -35,8 +38,7 @@ class WidthColumns:
     def forward(self, image: Array, y: Array) -> None:
         """Write the outputs for ``image`` into ``y``."""
         columns, y = width_columns(image, self.geometry), self._grouped(y)
-        rows = self.geometry.rows
-        writes, empty = first_to_arrive([outputs for outputs, _ in rows], len(y))
+        rows, (writes, empty) = self.geometry.rows, self.geometry.row_writers
         for row in empty:
             y[row] = 0
         for (outputs, met), w, first in zip(rows, self.w, writes, strict=True):
@@ -48,20 +50,33 @@ class WidthColumns:
         for i, (outputs, met) in enumerate(self.geometry.rows):
             dw[i] += sum_of_products(columns[met], d[outputs])
 
-    def turned(self) -> Array:
-        """The weights that take a gradient back to the columns: (kh, G, Og, kw·Cg)."""
+    def turned(self) -> Any:
+        """The weights that take a gradient back: to the columns, (kh, G, Og, kw·Cg)."""
+        g = self.geometry
+        if g.backward is not None:
+            flipped = self.w.reshape(g.kh, g.G, g.kw, g.Cg, g.Og)[::-1, :, ::-1].transpose(
+                1, 3, 4, 0, 2
+            )
+            return WidthColumns(g.backward, flipped.reshape(g.C, g.Og, g.kh, g.kw))
         return array_module(self.w).ascontiguousarray(self.w.swapaxes(2, 3))
 
-    def d_image(self, turned: Array, d: Array, dx: Array) -> None:
+    def d_image(self, turned: Any, d: Array, dx: Array) -> None:
         """Write the gradient of the image into ``dx``."""
-        g, d = self.geometry, self._grouped(d)
+        g = self.geometry
+        if g.backward is not None:
+            R, n, W, C = dx.shape
+            t = array_module(d).empty((R, n * W, C), d.dtype)  # adding up in the cache, then there
+            turned.forward(d.reshape(g.oh, n, g.ow, g.O), t)
+            dx[...] = t.reshape(dx.shape)
+            return
+        d = self._grouped(d)
         R, M = len(dx), d.shape[2]
         if columns_are_pixels(g):
             t = dx.reshape(R, M, 1, g.C)
         else:
             t = array_module(d).empty((R, M, g.G, g.kw * g.Cg), d.dtype)
         by_group = t.swapaxes(1, 2)
-        writes, empty = first_to_arrive([met for _, met in g.rows], R)
+        writes, empty = g.image_row_writers
         for row in empty:
             by_group[row] = 0
         for (outputs, met), w, first in zip(g.rows, turned, writes, strict=True):
@@ -92,7 +107,7 @@ def width_columns(image: Array, g: Geometry) -> Array:
     R, n, _, _ = image.shape
     sr, sn, sw, sc = image.strides
     step = g.stride[1] * sw
-    view = array_module(image).lib.stride_tricks.as_strided(
+    view = strided(
         image,
         (R, g.phases, n, g.phase_width, g.G, g.kw, g.Cg),
         (sr, step, sn, g.phases * step, g.Cg * sc, g.dilation[1] * sw, sc),
@@ -120,7 +135,7 @@ def add_columns(t: Array, dx: Array, g: Geometry) -> None:
     R, n, W, _ = dx.shape
     t = t.reshape(R, g.phases, n, g.phase_width, g.G, g.kw, g.Cg)
     dx = dx.reshape(R, n, W, g.G, g.Cg)
-    writes, empty = first_to_arrive([columns for *_, columns in g.taps], W)
+    writes, empty = g.column_writers
     for column in empty:
         dx[:, :, column] = 0
     for (j, phase, places, columns), first in zip(g.taps, writes, strict=True):

@@ -25,7 +25,7 @@ from tinycompress.ops.depthwise import Depthwise
 from tinycompress.ops.elementwise import Result
 from tinycompress.ops.geometry import Geometry, output_size as output_size
 from tinycompress.ops.layout import to_hnwc, to_nchw
-from tinycompress.ops.products import FLOP_LIMIT
+from tinycompress.ops.products import FLATTEST, FLOP_LIMIT
 from tinycompress.ops.steps import Chain, Steps
 from tinycompress.ops.tap_rows import TapRows
 
@@ -33,6 +33,9 @@ Pair = tuple[int, int]
 
 BLOCK_BYTES = 1 << 20
 """The largest array inside one block; a core's own cache is usually one or two MB."""
+
+PACKED_BYTES = 4 * BLOCK_BYTES
+"""The same where channels are so many that BLAS packs the products for the cache itself."""
 
 FEW_CHANNELS = 4
 
@@ -63,7 +66,7 @@ def conv2d(
     """
     xp = array_module(x)
     chain = Chain(steps, b)
-    g = Geometry(x.shape, w.shape, stride, padding, dilation, groups, chain.window)
+    g = Geometry.of(x.shape, w.shape, stride, padding, dilation, groups, chain.window)
     path = path_of(g)(g, w)
     image = to_hnwc(x)
     out = xp.empty((g.oh // g.window[0], g.N, g.ow // g.window[1], g.O), x.dtype)
@@ -71,8 +74,8 @@ def conv2d(
     def forward(block: slice) -> list:
         target = out[:, block]
         M = g.phases * target.shape[1] * g.phase_width
-        y = target if chain.in_place else xp.empty((g.oh, M, g.O), x.dtype)
-        path.forward(image[g.image_rows, block], y.reshape(g.oh, M, g.O))
+        y = xp.empty((g.oh, M, g.O), x.dtype)
+        path.forward(image[g.image_rows, block], y)
         return chain.forward(y, target, keep)
 
     blocks = blocks_of(g, x)
@@ -111,9 +114,9 @@ def blocks_of(g: Geometry, x: Array) -> list[slice]:
     """Equal parts of the batch, so small that each array in between stays in the cache."""
     if array_module(x) is not np or g.N == 0:
         return [slice(0, g.N)]  # a GPU has use for everything at once
-    row = g.ow * g.kw * g.Cg * g.Og * g.G  # multiply-adds of one image, output row and kernel row
     largest = x.itemsize * max(g.oh * g.ow * g.O, g.H * g.ow * g.kw * g.C)
-    images = max(1, min(BLOCK_BYTES // max(1, largest), FLOP_LIMIT // max(1, row) or g.N))
+    small = FLOP_LIMIT // (g.kw * g.Cg * g.Og) >= FLATTEST  # products without packing: see there
+    images = max(1, (BLOCK_BYTES if small else PACKED_BYTES) // max(1, largest))
     count = -(-g.N // images)
     stops = [g.N * k // count for k in range(count + 1)]
     return [slice(a, b) for a, b in pairwise(stops)]

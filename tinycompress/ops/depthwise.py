@@ -2,22 +2,23 @@
 
     y[p, q, c] = Σ_{i,j} w[i, j, c] · x[p·sh + i·dh − ph, q·sw + j·dw − pw, c]
 
-There is no matrix product in it: each of the kh·kw taps is a multiplication of the image, shifted,
-with one number per channel, over whole rows of pixels at a time. With a channel multiplier m,
+There is no matrix product in it. A view shows every tap of every output, as overlapping rows of
+pixels with their channels (x below, ow·C long), and ``einsum`` multiplies and adds along them: row
+for row, without a loop per channel and without an array in between. With a channel multiplier m,
 output c·m + k belongs to channel c; the image is then repeated m times along its channels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from typing import Any
 
 from tinycompress.backend import Array, array_module
 from tinycompress.ops.geometry import Geometry
-from tinycompress.ops.products import sum_of_rows
+from tinycompress.ops.layout import strided
 
 
 class Depthwise:
-    """Multiply and add, tap by tap.
+    """Multiply and add along rows of pixels.
 
     The methods, and the shapes of what they take, are those of
     :class:`~tinycompress.ops.columns.WidthColumns`.
@@ -29,50 +30,86 @@ class Depthwise:
         self.w = xp.ascontiguousarray(w.reshape(g.O, g.kh, g.kw).transpose(1, 2, 0))
 
     def forward(self, image: Array, y: Array) -> None:
-        image, y = self._repeated(image), self._by_phase(y)
-        y[...] = 0
-        for _, pixels, outputs, w in self._taps(self.turned()):
-            y[outputs] += image[pixels] * w
+        xp, rows = array_module(y), self._by_row(y)
+        result = xp.einsum("hpnijx,ijx->hpnx", self._taps(image), self._row_weights())
+        rows[...] = result
 
     def d_weight(self, image: Array, d: Array, dw: Array) -> None:
-        image, d = self._repeated(image), self._by_phase(d)
-        for (i, j), pixels, outputs, _ in self._taps(self.w):
-            dw[i, j] += sum_of_rows(image[pixels] * d[outputs])
+        g, rows = self.geometry, self._by_row(d)
+        sums = array_module(d).einsum("hpnijx,hpnx->ijx", self._taps(image), rows)
+        dw += sums.reshape(g.kh, g.kw, g.phase_width, g.O).sum(axis=2)
 
-    def turned(self) -> Array:
-        """The weights of each tap for a whole row of pixels: (kh, kw, phase_width, O)."""
+    def turned(self) -> Any:
+        """The same convolution backwards, where there is one, or the weights for rows."""
         g = self.geometry
-        view = self.w[:, :, None]
-        shape = (g.kh, g.kw, g.phase_width, g.O)
-        return array_module(view).ascontiguousarray(array_module(view).broadcast_to(view, shape))
+        if g.backward is None or g.Og > 1:
+            return self._row_weights()
+        flipped = self.w[::-1, ::-1].transpose(2, 0, 1)
+        return Depthwise(g.backward, flipped.reshape(g.C, 1, g.kh, g.kw))
 
-    def d_image(self, turned: Array, d: Array, dx: Array) -> None:
-        g, d = self.geometry, self._by_phase(d)
-        wide = dx if g.Og == 1 else array_module(d).empty((*dx.shape[:3], g.O), d.dtype)
-        wide[...] = 0
-        for _, pixels, outputs, w in self._taps(turned):
-            wide[pixels] += d[outputs] * w
-        if g.Og > 1:
-            dx[...] = wide.reshape(*dx.shape, g.Og).sum(axis=-1)
+    def d_image(self, turned: Any, d: Array, dx: Array) -> None:
+        g = self.geometry
+        R, n, W, C = dx.shape
+        if isinstance(turned, Depthwise):
+            t = array_module(d).empty((R, n * W, C), d.dtype)
+            turned.forward(d.reshape(g.oh, n, g.ow, g.O), t)
+            dx[...] = t.reshape(dx.shape)
+            return
+        d = d.reshape(g.oh, g.phases, n, g.phase_width, g.O)
+        wide = array_module(d).zeros((R, n, W, g.O), d.dtype)
+        for i, (outputs, met) in enumerate(g.rows):
+            for j, phase, places, columns in g.taps:
+                w = turned[i, j].reshape(g.phase_width, g.O)[places]
+                wide[met, :, columns] += d[outputs, phase, :, places] * w
+        dx[...] = wide if g.Og == 1 else wide.reshape(R, n, W, C, g.Og).sum(axis=-1)
 
     def unfolded(self, dw: Array) -> Array:
         g = self.geometry
         return dw.transpose(2, 0, 1).reshape(g.O, 1, g.kh, g.kw)
 
-    def _taps(self, weights: Array) -> Iterator[tuple]:
-        """For each kernel element and phase: it, its pixels, its outputs, its weights."""
-        g = self.geometry
-        for i, (out_rows, met) in enumerate(g.rows):
-            for j, phase, places, columns in g.taps:
-                outputs = (out_rows, phase, slice(None), places)
-                pixels = (met, slice(None), columns)
-                yield (i, j), pixels, outputs, weights[i, j][: places.stop - places.start]
+    def _row_weights(self) -> Array:
+        """The weights of each tap for a whole row of pixels: (kh, kw, phase_width · O)."""
+        g, xp = self.geometry, array_module(self.w)
+        shape = (g.kh, g.kw, g.phase_width, g.O)
+        return xp.broadcast_to(self.w[:, :, None], shape).reshape(g.kh, g.kw, g.phase_width * g.O)
 
-    def _repeated(self, image: Array) -> Array:
-        m = self.geometry.Og
-        return image if m == 1 else array_module(image).repeat(image, m, axis=3)
-
-    def _by_phase(self, y: Array) -> Array:
-        """(oh, M, O) → (oh, phases, n, phase_width, O), a view."""
+    def _taps(self, image: Array) -> Array:
+        """image (R, n, W, C) → (oh, phases, n, kh, kw, ow · O), a view if it can be."""
         g = self.geometry
-        return y.reshape(g.oh, g.phases, -1, g.phase_width, g.O)
+        image = padded(image, g)
+        if g.Og > 1:
+            image = array_module(image).repeat(image, g.Og, axis=3)
+        R, n, _, O = image.shape
+        row, one, column, channel = image.strides
+        step = g.stride[1] * column
+        pixels = strided(
+            image,
+            (R, g.phases, n, g.kw, g.phase_width, O),
+            (row, step, one, g.dilation[1] * column, g.phases * step, channel),
+        ).reshape(R, g.phases, n, g.kw, g.phase_width * O)  # copies where pixels are skipped
+        row, phase, one, tap, channel = pixels.strides
+        return strided(
+            pixels,
+            (g.oh, g.phases, n, g.kh, g.kw, g.phase_width * O),
+            (g.stride[0] * row, phase, one, g.dilation[0] * row, tap, channel),
+        )
+
+    def _by_row(self, y: Array) -> Array:
+        """(oh, M, O) → (oh, phases, n, phase_width · O), a view."""
+        g = self.geometry
+        n = y.shape[1] // (g.phases * g.phase_width)
+        return y.reshape(g.oh, g.phases, n, g.phase_width * g.O)
+
+
+def padded(image: Array, g: Geometry) -> Array:
+    """image (R, n, W, C) with its padding on all sides, as far as it is read."""
+    start, step = g.image_rows.start, g.image_rows.step
+    if g.padding == (0, 0) and (start, step) == (0, 1):
+        return image
+    (R, n, W, C), (top, left) = image.shape, g.padding
+    height = (g.oh - 1) * g.stride[0] + (g.kh - 1) * g.dilation[0] + 1
+    result = array_module(image).zeros((height, n, g.padded_width, C), image.dtype)
+    inside = min(W, g.padded_width - left)
+    rows = slice(start + top, start + top + R * step, step)
+    result[rows, :, left : left + inside] = image[:, :, :inside]
+    return result

@@ -17,7 +17,8 @@ Letters: N images, C channels in, O out, H W image, kh kw kernel, oh ow output, 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
+from typing import Any
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]
@@ -54,6 +55,24 @@ class Geometry:
         self.oh, self.ow = (output_size(*size) // v * v for *size, v in sizes)
         self.phases, self.phase_width = window[1], self.ow // window[1]
 
+    @classmethod
+    @lru_cache(maxsize=512)
+    def of(cls, *sizes: Any) -> Geometry:
+        """The geometry of these sizes; the same again for the same sizes, as in every step of a
+        training, so that what follows from them is computed once.
+        """
+        return cls(*sizes)
+
+    @cached_property
+    def backward(self) -> Geometry | None:
+        """The convolution that takes the gradient back to the image, where there is one."""
+        spans = [d * (k - 1) for d, k in zip(self.dilation, (self.kh, self.kw), strict=True)]
+        padding = spans[0] - self.padding[0], spans[1] - self.padding[1]
+        if self.stride != (1, 1) or self.window != (1, 1) or min(padding) < 0 or self.kw == 1:
+            return None
+        y, w = (self.N, self.O, self.oh, self.ow), (self.C, self.Og, self.kh, self.kw)
+        return Geometry(y, w, (1, 1), padding, self.dilation, self.G)
+
     # ------------------------------------------------------------------------------ rows
 
     @cached_property
@@ -61,12 +80,23 @@ class Geometry:
         """The rows of the image that are looked at; everything below counts rows among these."""
         met = [row for i in range(self.kh) for row in self._meetings(i)[1]]
         step = self.stride[0] if self.kh == 1 else 1  # a kernel of one row steps over the others
-        return slice(min(met), max(met) + 1, step) if met else slice(0, 0)
+        return slice(min(met), max(met) + 1, step) if met else slice(0, 0, 1)
 
     @cached_property
     def rows(self) -> list[tuple[slice, slice]]:
         """For each kernel row: output rows, and the image rows that it meets for them."""
         return [self._slices(*self._meetings(i)) for i in range(self.kh)]
+
+    @cached_property
+    def row_writers(self) -> tuple[list[bool], list[int]]:
+        """:func:`first_to_arrive` of the kernel rows at the rows of the output."""
+        return first_to_arrive([outputs for outputs, _ in self.rows], self.oh)
+
+    @cached_property
+    def image_row_writers(self) -> tuple[list[bool], list[int]]:
+        """:func:`first_to_arrive` of the kernel rows at the rows of the image."""
+        start, stop, step = self.image_rows.indices(self.H)
+        return first_to_arrive([met for _, met in self.rows], len(range(start, stop, step)))
 
     def _meetings(self, i: int) -> tuple[range, range]:
         """Output rows p for which kernel row i lies inside the image, and where it lies."""
@@ -76,7 +106,7 @@ class Geometry:
         return range(low, high), range(low * step + first, high * step + first, step)
 
     def _slices(self, outputs: range, met: range) -> tuple[slice, slice]:
-        start, step = self.image_rows.start, self.image_rows.step or 1
+        start, step = self.image_rows.start, self.image_rows.step
         first, last = (met.start - start) // step, (met.stop - met.step - start) // step
         rows = slice(first, last + 1, met.step // step) if met else slice(0, 0)
         return slice(outputs.start, outputs.stop), rows
@@ -95,6 +125,11 @@ class Geometry:
         """
         pairs = [(j, phase) for j in range(self.kw) for phase in range(self.phases)]
         return [(j, phase, *self._columns(j, phase)) for j, phase in pairs]
+
+    @cached_property
+    def column_writers(self) -> tuple[list[bool], list[int]]:
+        """:func:`first_to_arrive` of the taps at the columns of the image."""
+        return first_to_arrive([columns for *_, columns in self.taps], self.W)
 
     def _columns(self, j: int, phase: int) -> tuple[slice, slice]:
         step = self.phases * self.stride[1]

@@ -18,7 +18,7 @@ from tinycompress.backend import Array, array_module
 FLOP_LIMIT = 1_000_000
 """Multiply-adds in one product."""
 
-FLATTEST = 24
+FLATTEST = 16
 """A piece of fewer rows is not worth the cut."""
 
 

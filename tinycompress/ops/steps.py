@@ -12,6 +12,7 @@ so that bias and activation need only be computed for the largest of each window
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -52,8 +53,15 @@ def chain_name(name: str, steps: Steps) -> str:
 
 
 def add_bias(y: Array, b: Array, out: Array) -> tuple[Array, tuple[None]]:
-    """``y + b``, one number per channel; its derivative is done by :meth:`Chain.backward`."""
-    return array_module(y).add(y, b, out=out), (None,)
+    """``y + b``, one number per channel, into ``out``; see :meth:`Chain.backward` for the rest.
+
+    y (h, ..., O) and out are added in long rows: a loop over some channels only is a slow one.
+    """
+    xp = array_module(y)
+    h, row = len(y), math.prod(y.shape[1:])
+    tiled = xp.broadcast_to(b, (row // max(1, len(b)), len(b))).reshape(row)
+    xp.add(y.reshape(h, row), tiled, out=out.reshape(h, row))
+    return out, (None,)
 
 
 BIAS = Step("bias", add_bias, monotone=True)

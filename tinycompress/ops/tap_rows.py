@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from tinycompress.backend import Array, array_module
 from tinycompress.ops.geometry import Geometry
+from tinycompress.ops.layout import strided
 from tinycompress.ops.products import multiply, sum_of_products
 
 
@@ -54,13 +55,12 @@ class TapRows:
 
     def _tall(self, image: Array) -> Array:
         """image (R, n, W, C) → (oh, 1, M, kh·kw·C): overlapping views of the taps."""
-        g, xp = self.geometry, array_module(image)
+        g = self.geometry
         taps = tap_rows(image, g)
         _, width, M = taps.shape
         row, tap, place = taps.strides
         shape, strides = (g.oh, g.kh * width, M), (g.stride[0] * row, tap, place)
-        tall = xp.lib.stride_tricks.as_strided(taps, shape, strides)
-        return tall.swapaxes(1, 2)[:, None]
+        return strided(taps, shape, strides).swapaxes(1, 2)[:, None]
 
 
 def tap_rows(image: Array, g: Geometry) -> Array:
