@@ -9,7 +9,14 @@ from quantize_cases import targets
 
 from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.quantize import IntegerRange
-from tinycompress.compress.quantize.fixed_point import EXACT_BITS, multiplier, requantize
+from tinycompress.compress.quantize.fixed_point import (
+    EXACT_BITS,
+    Requantization,
+    common_multipliers,
+    multiplier,
+    requantize,
+    rounded_sum,
+)
 
 INT32 = st.integers(-(2**31), 2**31 - 1)
 REALS = st.floats(2.0**-40, 2.0**34) | st.floats(2.0**-14, 8.0) | st.floats(5e-324, 1e300)
@@ -148,3 +155,58 @@ def test_every_device_and_channels_of_their_own(device, dtype, shift):
         o = index[-1]
         target = IntegerRange(8, signed=False)
         assert alone[index] == expected_code(int(acc[index]), int(m[o]), int(shifts[o]), 7, target)
+
+
+@given(st.data(), st.integers(1, 4))
+def test_a_sum_on_another_grid_is_rounded_once(data, count):
+    steps = [
+        data.draw(st.lists(st.integers(-65535, 65535), min_size=3, max_size=3))
+        for _ in range(count)
+    ]
+    reals = data.draw(st.lists(st.floats(2.0**-18, 2.0**12), min_size=count, max_size=count))
+    mantissas, shift = common_multipliers(reals)
+    y = rounded_sum([np.array(s, np.float32) for s in steps], reals)
+    for k in range(3):
+        exactly = sum(m * s[k] for m, s in zip(mantissas, steps, strict=True))
+        assert int(y[k]) == floor_half_up(Fraction(exactly, 2**shift))
+    for m, real in zip(mantissas, reals, strict=True):
+        assert abs(Fraction(m, 2**shift) - Fraction(real)) <= Fraction(1, 2 ** (shift + 1))
+    assert max(mantissas) >= 2**30
+
+
+@pytest.mark.parametrize("real", [2.0**-40, 2.0**-24, 2.0**-22, 2.0**25, 2.0**31, 1e300])
+def test_a_sum_of_extreme_scales_is_exact_too(real):
+    steps = np.array([0, 1, -1, 65535, -65535])
+    mantissas, shift = common_multipliers([real, real / 3])
+    y = rounded_sum([steps, steps[::-1]], [real, real / 3])
+    for a, b, got in zip(steps.tolist(), steps[::-1].tolist(), y.tolist(), strict=True):
+        exactly = Fraction(mantissas[0] * a + mantissas[1] * b, 2**shift)
+        assert got == floor_half_up(exactly)
+
+
+@given(REALS, st.lists(st.integers(-65535, 65535), min_size=1))
+def test_one_summand_alone_is_requantized(real, steps):
+    target = IntegerRange(16)
+    y = np.clip(rounded_sum([np.array(steps)], [real]), target.qmin, target.qmax)
+    codes = requantize(np.array(steps), *multiplier(real), 0, target)
+    np.testing.assert_array_equal(y, codes)
+
+
+def test_a_sum_needs_summands():
+    with pytest.raises(ValueError, match="1 to 16 arrays, got 0"):
+        rounded_sum([], [])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+@pytest.mark.parametrize("small", [0.3, 2.0**-20])
+def test_a_prepared_requantization_computes_the_same(device, dtype, small):
+    """In pieces, in place, and with a channel for which float64 is not exact."""
+    rng = np.random.default_rng(2)
+    real = np.array([0.01, small, 0.37])
+    acc = rng.integers(-(2**23), 2**23, (2, 30_000, 3)).astype(dtype)
+    expected = requantize(acc, *multiplier(real), 5, IntegerRange(8)).astype(np.int64) - 5
+    prepared = Requantization.of(real, -133, 122, device)
+    assert (prepared.real is None) == (small < 0.1)
+    steps = prepared(to_device(acc.copy(), device))
+    assert steps.dtype == np.float32
+    np.testing.assert_array_equal(to_numpy(steps), expected)

@@ -20,17 +20,21 @@ float64, to the bit; and elsewhere from int64.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, overload
 
 import numpy as np
 
-from tinycompress.backend import Array, array_module, on_device
+from tinycompress.backend import Array, array_module, on_device, to_device
 from tinycompress.compress.quantize.ranges import IntegerRange
 
 MANTISSA_BITS = 31
 SMALLEST_SHIFT, LARGEST_SHIFT = 1, 63
 EXACT_BITS = 52
 """Whole numbers and halves below 2⁵² are exact in float64."""
+MOST_SUMMANDS = 16
 
 
 @overload
@@ -122,3 +126,105 @@ def rounded_floats(acc: Array, real: Array | float) -> Array:
 def factor(m: Any, shift: Any, xp: Any = np) -> Any:
     """``m · 2⁻ˢʰⁱᶠᵗ`` in float64, where it is exact."""
     return xp.ldexp(xp.asarray(m, dtype=xp.float64), xp.asarray(-shift, dtype=xp.int32))
+
+
+# ------------------------------------------------------------------------------------------ sums
+
+
+def common_multipliers(reals: Sequence[float]) -> tuple[list[int], int]:
+    """Mantissas of several numbers with the same shift, that of the largest: ``m_i · 2⁻ˢʰⁱᶠᵗ``.
+
+    The largest has 31 bits, the others are as far off as it is, at most ``2⁻ˢʰⁱᶠᵗ⁻¹``.
+    """
+    _, shift = multiplier(max(float(real) for real in reals))
+    return [
+        min(round(math.ldexp(float(real), shift)), 2**MANTISSA_BITS - 1) for real in reals
+    ], shift
+
+
+def rounded_sum(steps: Sequence[Array], reals: Sequence[float]) -> Array:
+    """``⌊Σ_i m_i·steps_i · 2⁻ˢʰⁱᶠᵗ + ½⌋``: steps on several grids, added on another, rounded once.
+
+    With ``m_i · 2⁻ˢʰⁱᶠᵗ ≈ s_i/s_y`` from :func:`common_multipliers`. One array alone changes its
+    grid, as by :func:`rounded`. A step has 17 bits with its sign, so each product has 47, and a sum
+    of up to 16 of them is exact in float64.
+
+    Args:
+        steps: whole numbers (codes − zero point) as integers or floats, which broadcast.
+        reals: ``s_i/s_y``, one for each.
+
+    Returns:
+        A new float64 array of steps of the output, before clipping.
+    """
+    if not 1 <= len(steps) <= MOST_SUMMANDS:
+        raise ValueError(f"a sum needs 1 to {MOST_SUMMANDS} arrays, got {len(steps)}")
+    mantissas, shift = common_multipliers(reals)
+    xp = array_module(steps[0])
+    total: Any = None
+    for x, m in zip(steps, mantissas, strict=True):
+        product = x.astype(xp.float64) * math.ldexp(m, -shift)
+        total = product if total is None else total + product
+    total += 0.5
+    return xp.floor(total, out=total)
+
+
+# ------------------------------------------------------------------------- prepared, for a layer
+
+CHUNK = 1 << 16
+"""Numbers that are worked on at once: their float64 stay in a core's cache."""
+
+
+@dataclass(frozen=True)
+class Requantization:
+    """Accumulators (..., O) to steps (codes − zero point), with one multiplier for each channel.
+
+        ``clip(⌊acc · m · 2⁻ˢʰⁱᶠᵗ + ½⌋, low, high)``
+
+    What :func:`requantize` computes, as float32, prepared once and applied to many arrays.
+
+    Attributes:
+        m, shift: int64 arrays, (O) or (1), on the device of the accumulators.
+        low, high: the ends of the clip: steps of the output's grid.
+        real: ``m · 2⁻ˢʰⁱᶠᵗ`` where float64 is exact for all channels, else None.
+    """
+
+    m: Array
+    shift: Array
+    low: int
+    high: int
+    real: Array | None
+
+    @classmethod
+    def of(cls, real: np.ndarray, low: int, high: int, device: str = "cpu") -> Requantization:
+        """For real multipliers (on the host)."""
+        m, shift = multiplier(real)
+        bits = max(abs(low), abs(high)).bit_length()
+        exact = int(shift.max()) + bits <= EXACT_BITS
+        real = to_device(factor(m, shift), device) if exact else None
+        return cls(to_device(m, device), to_device(shift, device), low, high, real)
+
+    def __call__(self, acc: Array) -> Array:
+        """Steps of whole numbers in floats or integers. Float32 accumulators are written over."""
+        xp = array_module(acc)
+        out = acc if acc.dtype == np.float32 else xp.empty(acc.shape, np.float32)
+        if self.real is None:
+            y = rounded(acc, self.m, self.shift, max(abs(self.low), abs(self.high)))
+            out[...] = xp.clip(y, self.low, self.high)
+        elif xp is np:
+            self._in_chunks(acc, out, self.real)
+        else:
+            out[...] = xp.clip(rounded_floats(acc, self.real), self.low, self.high)
+        return out
+
+    def _in_chunks(self, acc: np.ndarray, out: np.ndarray, real: np.ndarray) -> None:
+        """The same piece by piece, without large arrays in between."""
+        rows, results = acc.reshape(-1, acc.shape[-1]), out.reshape(-1, acc.shape[-1])
+        count = max(1, CHUNK // max(1, rows.shape[1]))
+        memory = np.empty((min(count, len(rows)), rows.shape[1]))
+        for start in range(0, len(rows), count):
+            part = rows[start : start + count]
+            y = np.multiply(part, real, out=memory[: len(part)])
+            y += 0.5
+            np.floor(y, out=y)
+            np.clip(y, self.low, self.high, out=y)
+            results[start : start + count] = y
