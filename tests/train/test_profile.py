@@ -273,6 +273,6 @@ def test_a_training_that_is_stopped_or_fails_leaves_the_thread_free():
     model = perceptron()
     rule = optim.SGD(model.parameters(), lr=0.1)
     with pytest.raises(ZeroDivisionError):
-        fit(model, data, 1, rule, workers=1, callbacks=[StepProfile(), Fail()])
+        fit(model, data, 1, rule, batch_size=20, workers=1, callbacks=[StepProfile(), Fail()])
     with profile():
         pass
