@@ -17,6 +17,7 @@ import numpy as np
 from tinycompress import random
 from tinycompress.backend import Array, array_module, on_device, to_numpy
 from tinycompress.graph import AnomalyError, detect_anomaly
+from tinycompress.train.profile import section
 from tinycompress.train.shards import Shard
 from tinycompress.train.step import StepResult
 
@@ -62,7 +63,8 @@ class LossWatch:
         shards = run.shards(rows, random.next_key())
         result = run.compute(shards)
         if isinstance(result.outputs, np.ndarray):
-            what = self._wrong_with(result)
+            with section("look for NaN"):
+                what = self._wrong_with(result)
             if what:
                 cause = self._cause(shards)
                 raise NonFiniteLossError(run.epoch + 1, run.batch + 1, what, cause)

@@ -30,6 +30,7 @@ from tinycompress.train.evaluate import evaluate, has_classes, mean_loss
 from tinycompress.train.history import Epoch, History
 from tinycompress.train.interrupt import DeferredInterrupt
 from tinycompress.train.objective import Objective, Supervised
+from tinycompress.train.profile import section
 from tinycompress.train.seen import Seen
 from tinycompress.train.shards import Shard
 from tinycompress.train.shared_memory import shared_empty
@@ -178,8 +179,10 @@ class Run:
             self.schedule.step()
         self.step += 1
         self.batch += 1
-        self.seen.add(result, self._labels(rows))
-        self._call("on_step_end")
+        with section("count the correct"):
+            self.seen.add(result, self._labels(rows))
+        with section("callbacks"):
+            self._call("on_step_end")
         if self.checkpoint_every and self.step % self.checkpoint_every == 0:
             self.save()
         self._heed_interrupt()
@@ -189,8 +192,10 @@ class Run:
             p.grad = g
         with np.errstate(all="ignore"):  # the watch is how an infinity is reported
             if self.clip_grad_norm is not None:
-                optim.clip_grad_norm_(self.params, self.clip_grad_norm)
-            self.optimizer.step()
+                with section("clip the gradients"):
+                    optim.clip_grad_norm_(self.params, self.clip_grad_norm)
+            with section("optimizer"):
+                self.optimizer.step()
 
     def shards(self, rows: Array, key: int) -> list[Shard]:
         """The batch of these rows, cut, with the dropout masks of ``key``."""

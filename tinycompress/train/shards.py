@@ -21,6 +21,7 @@ from tinycompress.nn import Module, Parameter, record_notes
 from tinycompress.optim import FlatBuffer
 from tinycompress.tensor import Tensor, as_array, grad
 from tinycompress.train.objective import Objective
+from tinycompress.train.profile import section
 from tinycompress.train.shared_memory import shared_empty
 
 
@@ -133,15 +134,17 @@ class ShardWork:
         self.arrays, self.augment, self.slots = arrays, augment, slots
 
     def __call__(self, shard: Shard) -> ShardResult:
-        piece = self.gather(shard)
+        with section("gather the samples"):
+            piece = self.gather(shard)
         with random.key_stream(shard.key, shard.number), record_notes() as notes:
             loss, outputs = _call(self.objective, self.model, piece)
             share = array_module(loss.data).full_like(loss.data, shard.share)
             gradients = grad(loss, self.params, share)
         if self.slots is None:
             return ShardResult(loss.data * share, outputs, notes, gradients)
-        for slot, g in zip(self.slots.views[shard.number], gradients, strict=True):
-            slot[...] = g
+        with section("sum the gradients"):
+            for slot, g in zip(self.slots.views[shard.number], gradients, strict=True):
+                slot[...] = g
         return ShardResult(loss.data * share, outputs, notes, None)
 
     def gather(self, shard: Shard) -> list[Array]:

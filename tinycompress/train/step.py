@@ -29,6 +29,7 @@ from tinycompress.nn import Module, Parameter, merge_notes
 from tinycompress.optim import FlatBuffer
 from tinycompress.tensor import as_array
 from tinycompress.train.objective import Objective
+from tinycompress.train.profile import section
 from tinycompress.train.shards import Shard, ShardWork, Slots, shard_slices
 from tinycompress.train.workers import Workers
 
@@ -99,7 +100,8 @@ class Stepper:
         with np.errstate(all="ignore"):
             loss = sum((p.loss for p in pieces[1:]), start=pieces[0].loss)
         outputs = _joined([p.outputs for p in pieces])
-        gradients = pieces[0].gradients if self.slots is None else self.slots.add(len(pieces))
+        with section("sum the gradients"):
+            gradients = pieces[0].gradients if self.slots is None else self.slots.add(len(pieces))
         assert gradients is not None
         if self.slots is None or math.isfinite(loss):
             merge_notes([p.notes for p in pieces])
