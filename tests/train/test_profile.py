@@ -244,6 +244,20 @@ def test_every_operation_of_the_articles_cnn_is_there(fused):
     assert found.profile.steps == 4
 
 
+def test_what_a_step_does_beside_its_operations_is_there():
+    """In each of 3 steps 2 shards; the last step's callbacks are not over when it stops."""
+    found = StepProfile()
+    fit(
+        perceptron(), blobs(48), 1, batch_size=16, shard_size=8, workers=1, clip_grad_norm=1.0,
+        callbacks=[found],
+    )  # fmt: skip
+    beside = {row.name: row.calls for row in found.profile.table() if not row.forward}
+    assert beside["optimizer"] == beside["clip the gradients"] == 3
+    assert beside["gather the samples"] == 3 * 2
+    assert beside["callbacks"] == 2
+    assert "sum the gradients" in beside
+
+
 def test_a_trainings_rows_add_up_to_its_steps_and_leave_out_what_is_between_epochs():
     class Idle(Callback):
         def on_epoch_end(self, run):
