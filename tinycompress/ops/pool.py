@@ -11,6 +11,7 @@ order, as in torch.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -194,7 +195,10 @@ def avg_pool2d(
     """
     windows = Windows(x, kernel, stride, padding, ceil_mode)
     image = windows.padded(x, 0.0)
-    share = _window_shares(windows, count_include_pad, x)
+    share = _window_shares(
+        windows.image, kernel, stride, padding, windows.output, count_include_pad,
+        x.dtype, device_of(x),
+    )  # fmt: skip
     taps = list(windows.taps())
     y = image[taps[0]].copy()
     for tap in taps[1:]:
@@ -212,18 +216,28 @@ def avg_pool2d(
     return to_nchw(y), (d_x,)
 
 
-def _window_shares(windows: Windows, count_include_pad: bool, like: Array) -> Array:
-    """1 / (values in each window), (oh, 1, ow, 1), on the device of ``like``."""
+@lru_cache(maxsize=64)
+def _window_shares(
+    image: Pair,
+    kernel: Pair,
+    stride: Pair,
+    padding: Pair,
+    output: Pair,
+    count_include_pad: bool,
+    dtype: np.dtype,
+    device: str,
+) -> Array:
+    """1 / (values in each window), (oh, 1, ow, 1). Kept, so that it goes to a GPU only once."""
     counts = []
     for axis in (0, 1):
-        size, p = windows.image[axis], windows.padding[axis]
-        start = np.arange(windows.output[axis]) * windows.stride[axis] - p
-        stop = np.minimum(start + windows.kernel[axis], size + p)
+        size, p = image[axis], padding[axis]
+        start = np.arange(output[axis]) * stride[axis] - p
+        stop = np.minimum(start + kernel[axis], size + p)
         if not count_include_pad:
             start, stop = np.maximum(start, 0), np.minimum(stop, size)
         counts.append(stop - start)
     share: Any = 1.0 / np.multiply.outer(*counts)[:, None, :, None]
-    return to_device(share.astype(like.dtype), device_of(like))
+    return to_device(share.astype(dtype), device)
 
 
 def adaptive_avg_pool2d(x: Array, output: Pair) -> Result:
@@ -234,8 +248,8 @@ def adaptive_avg_pool2d(x: Array, output: Pair) -> Result:
     """
     N, C, H, W = x.shape
     oh, ow = output
-    rows = to_device(_share_matrix(H, oh, x.dtype), device_of(x))  # (oh, H)
-    cols = to_device(_share_matrix(W, ow, x.dtype), device_of(x))  # (ow, W)
+    rows = _share_matrix(H, oh, x.dtype, device_of(x))  # (oh, H)
+    cols = _share_matrix(W, ow, x.dtype, device_of(x))  # (ow, W)
 
     def both(a: Array, left: Array, right: Array) -> Array:  # (h, N, w, C) -> (h', N, w', C)
         h, _, w, _ = a.shape
@@ -246,9 +260,11 @@ def adaptive_avg_pool2d(x: Array, output: Pair) -> Result:
     return to_nchw(y), (lambda g: to_nchw(both(to_hnwc(g), rows.T, cols.T)),)
 
 
-def _share_matrix(size: int, output: int, dtype: np.dtype) -> np.ndarray:
+@lru_cache(maxsize=64)
+def _share_matrix(size: int, output: int, dtype: np.dtype, device: str) -> Array:
+    """(output, size); kept like :func:`_window_shares`."""
     shares = np.zeros((output, size), dtype)
     for p in range(output):
         start, stop = p * size // output, -(-(p + 1) * size // output)
         shares[p, start:stop] = 1.0 / (stop - start)
-    return shares
+    return to_device(shares, device)
