@@ -27,6 +27,10 @@ Joint = Callable[[Array, tuple[bool, ...]], Sequence[Array | None]]
 are asked for, and the others may be None."""
 
 
+Watch = Callable[[Callable[..., Any], str, str], Callable[..., Any]]
+"""``watch(function, name, direction)``: the function, with its time taken; see :func:`watched`."""
+
+
 class Node:
     """One recorded operation.
 
@@ -49,6 +53,7 @@ class Node:
 class _Mode(threading.local):
     recording = True
     anomaly = False
+    watch: Watch | None = None
 
 
 _mode = _Mode()
@@ -106,6 +111,16 @@ def check_anomaly(name: str, direction: str, output: Array, inputs: Iterable[Any
         raise AnomalyError(f"{name}: the {direction} pass produced {what} from inputs of {shapes}")
 
 
+def watch_operations(watch: Watch | None) -> None:
+    """Let ``watch`` wrap every operation on this thread, and every step of a walk back."""
+    _mode.watch = watch
+
+
+def watched(function: Callable[..., Any], name: str, direction: str) -> Callable[..., Any]:
+    """``function``; wrapped, while somebody takes the time (``train/profile.py``)."""
+    return function if _mode.watch is None else _mode.watch(function, name, direction)
+
+
 # ---------------------------------------------------------------------------------- the walk back
 
 
@@ -153,7 +168,7 @@ def backpropagate(
             if not isinstance(item, Node) or (keep and id(item) in keep):
                 found[id(item)] = (item, g)
             if isinstance(item, Node):
-                _pull_back(item, g, pending)
+                watched(_pull_back, item.name, "backward")(item, g, pending)
     return found
 
 

@@ -23,7 +23,7 @@ from tinycompress.backend import (
     parse_device,
     to_device,
 )
-from tinycompress.graph import Node, check_anomaly, is_grad_enabled
+from tinycompress.graph import Node, check_anomaly, is_grad_enabled, watched
 from tinycompress.ops import activations, copies, elementwise, linear, reduce, shape
 from tinycompress.ops.steps import chain_name
 from tinycompress.recorded import (
@@ -286,7 +286,8 @@ def apply(op: Callable[..., Any], *inputs: Any, **params: Any) -> Tensor:
         _check_same_dtype(name, tensors)
     # An infinity is reported by detect_anomaly, not by NumPy's warnings.
     with np.errstate(all="ignore"), on_device(tensors[0].data):
-        out, vjps = op(*(x.data if isinstance(x, Tensor) else x for x in inputs), **params)
+        arrays = (x.data if isinstance(x, Tensor) else x for x in inputs)
+        out, vjps = watched(op, name, "forward")(*arrays, **params)
     result = Tensor(out)
     check_anomaly(name, "forward", result.data, (t.data for t in tensors))
     if is_grad_enabled() and any(t.requires_grad for t in tensors):
