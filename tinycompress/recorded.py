@@ -189,13 +189,19 @@ class Recorded:
 # ------------------------------------------------------------------------------------ derivatives
 
 
-def grad(output: Recorded, inputs: Recorded | Sequence[Recorded], gradient: Any = None) -> list:
-    """d(output)/d(input) for each of ``inputs``, as new arrays. No ``.grad`` is read or written.
+def grad(
+    output: Recorded,
+    inputs: Recorded | Sequence[Recorded],
+    gradient: Any = None,
+    out: Sequence[Array] | None = None,
+) -> list:
+    """d(output)/d(input) for each of ``inputs``. No ``.grad`` is read or written.
 
     Args:
         output: usually the loss, a single number.
         inputs: tensors that require gradients; parameters or intermediate results.
         gradient: d(loss)/d(output) where ``output`` is not a single number.
+        out: arrays to write the derivatives into; None for new ones.
 
     Returns:
         One array per input, of its shape and dtype; zeros where ``output`` does not depend on it.
@@ -207,7 +213,11 @@ def grad(output: Recorded, inputs: Recorded | Sequence[Recorded], gradient: Any 
             raise ValueError(f"grad: the input of shape {t.shape} does not require gradients")
     seed = _seed("grad", output, gradient)
     found = backpropagate(edge_of(output), seed, {id(e) for e in edges})
-    return [_found_or_zeros(found, e, t.data) for t, e in zip(inputs, edges, strict=True)]
+    if out is None:
+        return [_found_or_zeros(found, e, t.data) for t, e in zip(inputs, edges, strict=True)]
+    for target, edge in zip(out, edges, strict=True):
+        target[...] = found[id(edge)][1] if id(edge) in found else 0
+    return list(out)
 
 
 def edge_of(x: Any) -> Any:

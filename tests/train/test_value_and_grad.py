@@ -462,3 +462,17 @@ def test_on_a_gpu_the_numbers_are_those_of_one_shard_on_a_cpu(cupy):
     )
     for g, h in zip(one.gradients, other.gradients, strict=True):
         np.testing.assert_allclose(g, to_numpy(h), rtol=0, atol=1e-5 * np.abs(g).max())
+
+
+def test_gradients_can_be_written_where_somebody_wants_them():
+    model = perceptron()
+    params = list(model.parameters())
+    loss = F.cross_entropy(model(DATA.images), DATA.labels)
+    expected = tc.grad(loss, params)
+    room = [np.full_like(p.data, 9) for p in params]
+    given = tc.grad(loss, params, out=room)
+    for g, h, place in zip(given, expected, room, strict=True):
+        assert g is place
+        assert g.tobytes() == h.tobytes()
+    unused = nn.Parameter(np.ones(3, np.float32))
+    assert (tc.grad(loss, [unused], out=[np.full(3, 9, np.float32)])[0] == 0).all()

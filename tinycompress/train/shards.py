@@ -139,13 +139,9 @@ class ShardWork:
         with random.key_stream(shard.key, shard.number), record_notes() as notes:
             loss, outputs = _call(self.objective, self.model, piece)
             share = array_module(loss.data).full_like(loss.data, shard.share)
-            gradients = grad(loss, self.params, share)
-        if self.slots is None:
-            return ShardResult(loss.data * share, outputs, notes, gradients)
-        with section("sum the gradients"):
-            for slot, g in zip(self.slots.views[shard.number], gradients, strict=True):
-                slot[...] = g
-        return ShardResult(loss.data * share, outputs, notes, None)
+            slots = None if self.slots is None else self.slots.views[shard.number]
+            gradients = grad(loss, self.params, share, slots)
+        return ShardResult(loss.data * share, outputs, notes, None if slots else gradients)
 
     def gather(self, shard: Shard) -> list[Array]:
         """The shard's samples, augmented."""
