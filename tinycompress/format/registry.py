@@ -1,7 +1,7 @@
 """The classes that a file can name. A file holds no code: what it names must be known here.
 
-Known are the models of ``tinycompress.models``, the layers of ``nn``, the quantized layers, and
-what :func:`register` was told.
+Known are the models of ``tinycompress.models``, the layers of ``nn``, the quantized and the integer
+layers, and what :func:`register` was told.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from tinycompress import models, nn
+from tinycompress.compress.quantize import integer
 from tinycompress.compress.quantize.layers import QuantizedConv2d, QuantizedLinear
 from tinycompress.nn.compiled import Compiled
 
@@ -17,10 +18,11 @@ Kind = TypeVar("Kind", bound=type[nn.Module])
 Constructor = Callable[..., nn.Module]
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
+BASES = (nn.Module, integer.IntegerModule, integer.IntegerLayer)
 LAYERS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
-    for kind in (*vars(nn).values(), QuantizedLinear, QuantizedConv2d)
-    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind is not nn.Module
+    for kind in (*vars(nn).values(), QuantizedLinear, QuantizedConv2d, *vars(integer).values())
+    if isinstance(kind, type) and issubclass(kind, nn.Module) and kind not in BASES
 }
 
 _registered: dict[str, type[nn.Module]] = {}

@@ -152,6 +152,11 @@ class QTensor:
         return self._values.size
 
     @property
+    def dtype(self) -> np.dtype:
+        """Of :attr:`codes`."""
+        return self._values.dtype if self._differentiable else self.target.dtype
+
+    @property
     def device(self) -> str:
         return self._values.device
 
@@ -163,8 +168,7 @@ class QTensor:
         return len(self._values)
 
     def __repr__(self) -> str:
-        kind = self.codes.dtype
-        return f"QTensor(shape={self.shape}, codes={kind}, scale={_number(self.scale)}, " + (
+        return f"QTensor(shape={self.shape}, codes={self.dtype}, scale={_number(self.scale)}, " + (
             f"zero_point={self.zero_point}, target={self.target})"
         )
 
