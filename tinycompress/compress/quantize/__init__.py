@@ -6,6 +6,7 @@ with a derivative), ``config.py``, ``weights.py``, ``layers.py``, ``registry.py`
 (``tc.quantize``), ``report.py`` (what each layer lost).
 """
 
+from tinycompress.compress.quantize.adaround import adaround as adaround
 from tinycompress.compress.quantize.affine import (
     choose_qparams as choose_qparams,
     min_max as min_max,
@@ -17,7 +18,9 @@ from tinycompress.compress.quantize.article import (
     article_zero as article_zero,
     zero_preserving as zero_preserving,
 )
+from tinycompress.compress.quantize.bias_correction import correct_biases as correct_biases
 from tinycompress.compress.quantize.config import QuantConfig as QuantConfig
+from tinycompress.compress.quantize.equalize import equalize as equalize
 from tinycompress.compress.quantize.fake import fake_quantize as fake_quantize
 from tinycompress.compress.quantize.fold import fold_batch_norm as fold_batch_norm
 from tinycompress.compress.quantize.layers import (

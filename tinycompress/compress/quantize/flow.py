@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 from tinycompress import nn
 from tinycompress.backend import Array, to_device
-from tinycompress.data import Dataset
+from tinycompress.compress.quantize.capture import images_of
 from tinycompress.graph import Node, topological_order
 from tinycompress.nn import evaluation_mode
 from tinycompress.recorded import edge_of
-from tinycompress.tensor import Tensor, as_array
+from tinycompress.tensor import Tensor
 
 PASSING = (nn.Identity, nn.Dropout)
 """In evaluation they give back the very tensor that they got."""
@@ -93,10 +93,7 @@ def flow_of(model: nn.Module, sample: Any = None) -> Flow:
 
 def first_images(model: nn.Module, data: Any, number: int = 8) -> Array:
     """The first images of an array or a data set, on the model's device."""
-    images = data.images if isinstance(data, Dataset) else as_array(data)
-    if images.ndim == 0 or len(images) == 0:
-        raise ValueError("there are no images in the data")
-    return to_device(images[:number], model.device)
+    return to_device(images_of(data)[:number], model.device)
 
 
 # ----------------------------------------------------------------------------------- by looking
