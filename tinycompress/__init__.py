@@ -21,7 +21,9 @@ from tinycompress.compress.prune import (
 )
 from tinycompress.compress.quantize import (
     QuantConfig as QuantConfig,
+    convert as convert,
     dequantize as dequantize,
+    prepare_qat as prepare_qat,
     quantization_report as quantization_report,
     quantize as quantize,
 )

@@ -3,7 +3,8 @@
 Read in this order: ``article.py`` (the article's formula), ``ranges.py``, ``blocks.py`` and
 ``affine.py`` (the mathematics that replaces it), ``binary.py`` (one bit), ``fake.py`` (rounding
 with a derivative), ``config.py``, ``weights.py``, ``layers.py``, ``registry.py``, ``model.py``
-(``tc.quantize``), ``report.py`` (what each layer lost).
+(``tc.quantize``), ``report.py`` (what each layer lost); then ``straight_through.py``, ``qat/``,
+``prepare.py`` and ``convert.py`` (quantization in training).
 """
 
 from tinycompress.compress.quantize.adaround import adaround as adaround
@@ -20,6 +21,7 @@ from tinycompress.compress.quantize.article import (
 )
 from tinycompress.compress.quantize.bias_correction import correct_biases as correct_biases
 from tinycompress.compress.quantize.config import QuantConfig as QuantConfig
+from tinycompress.compress.quantize.convert import convert as convert
 from tinycompress.compress.quantize.equalize import equalize as equalize
 from tinycompress.compress.quantize.fake import fake_quantize as fake_quantize
 from tinycompress.compress.quantize.fold import fold_batch_norm as fold_batch_norm
@@ -33,6 +35,8 @@ from tinycompress.compress.quantize.observers import (
     Observer as Observer,
     make_observer as make_observer,
 )
+from tinycompress.compress.quantize.prepare import prepare_qat as prepare_qat
+from tinycompress.compress.quantize.qat import observe as observe, switch as switch
 from tinycompress.compress.quantize.ranges import IntegerRange as IntegerRange
 from tinycompress.compress.quantize.report import (
     LayerReport as LayerReport,

@@ -30,6 +30,7 @@ import numpy as np
 from tinycompress.backend import Array, array_module, device_of, is_array, to_device
 from tinycompress.compress.quantize import fixed_point
 from tinycompress.compress.quantize.blocks import reduce_blocks, spread
+from tinycompress.compress.quantize.exact import FLOAT32_LIMIT
 from tinycompress.compress.quantize.ranges import IntegerRange
 from tinycompress.ops.elementwise import Result
 
@@ -101,9 +102,10 @@ def learned_scale(step: Array, floor: Array | float, gradient_scale: float) -> R
     return scale, (lambda g: g * slope.astype(g.dtype),)
 
 
-def round_steps(x: Array) -> Result:
-    """``rint(x)``, halves to even, straight through."""
-    return array_module(x).rint(x), (lambda g: g,)
+def rewritten(steps: Array, values: Array, factors: Array) -> Result:
+    """``values``, which are ``steps`` (O, ...) on other scales: about ``factors · steps``."""
+    column = factors.reshape(-1, *(1,) * (steps.ndim - 1))
+    return values, (lambda g: g * column,)
 
 
 def _sum_of_blocks(x: Array, axis: int | None, group: int | None) -> Array:
@@ -111,8 +113,6 @@ def _sum_of_blocks(x: Array, axis: int | None, group: int | None) -> Array:
 
 
 # ------------------------------------------------------------------------------ products of steps
-
-FLOAT32_EXACT = 1 << 24
 
 
 class Product(NamedTuple):
@@ -123,12 +123,14 @@ class Product(NamedTuple):
         bias: whole numbers in floats, (O): the bias in units of s_x·s_w.
         backward: of the product, as operations have it (``graph.py: Joint``).
         axis: where the O channels are, counted from the end.
+        reach: no sum, with the bias, is larger.
     """
 
     sums: Array
     bias: Array
     backward: Callable[..., Any]
     axis: int
+    reach: float
 
     def column(self, values: Array) -> Array:
         """One number per channel, or a single one, to stand beside ``sums``."""
@@ -143,11 +145,11 @@ class Product(NamedTuple):
         """The sums and the bias: what an int32 holds in the integer engine."""
         return self.sums + self.column(self.bias)
 
-    def values(self, unit: np.ndarray) -> Array:
-        """The accumulators as real numbers, in float32; ``unit`` is s_x·s_w in float64."""
+    def values(self, unit: np.ndarray, dtype: Any = np.float32) -> Array:
+        """The accumulators as real numbers; ``unit`` is s_x·s_w in float64."""
         sums = self.accumulators()
         units = to_device(self.column(unit), device_of(sums))
-        return (sums.astype(np.float64) * units).astype(np.float32)
+        return (sums.astype(np.float64) * units).astype(dtype)
 
 
 def multiplied(
@@ -163,12 +165,11 @@ def multiplied(
         options: its other arguments.
     """
     xp = array_module(x)
-    reach = xp.abs(w).reshape(w.shape[0], -1).sum(axis=1, dtype=xp.float64) * largest
-    exact = x.dtype
-    if exact == np.float32 and float(xp.max(reach + xp.abs(bias))) >= FLOAT32_EXACT:
-        exact = np.dtype(np.float64)
+    size = xp.abs(w).reshape(w.shape[0], -1).sum(axis=1, dtype=xp.float64)
+    reach = float(xp.max(size * largest + xp.abs(bias)))
+    exact = np.dtype(np.float64) if reach >= FLOAT32_LIMIT else x.dtype
     sums, backward = op(x.astype(exact, copy=False), w.astype(exact, copy=False), None, **options)
-    return Product(sums, bias.astype(exact), backward, -3 if w.ndim == 4 else -1)
+    return Product(sums, bias.astype(exact), backward, -3 if w.ndim == 4 else -1, reach)
 
 
 def requantized(
@@ -180,9 +181,8 @@ def requantized(
     s_y: Array,
     product: Product,
     factors: np.ndarray,
-    zero_point: int,
-    target: IntegerRange,
     low: int,
+    high: int,
 ) -> Result:
     """Steps of ``y ≈ (s_x·s_w·(x ∘ w) + b)/s_y``, by fixed-point arithmetic with one rounding.
 
@@ -190,16 +190,14 @@ def requantized(
         x, w: steps; b: (O) floats, or None; s_x, s_y: (1); s_w: (O) or (1).
         product: of ``x`` and ``w``; it is made before, because what it gives may decide s_y.
         factors: s_x·s_w/s_y in float64, on the host.
-        zero_point, target: the grid of the output.
-        low: the lowest code: ``zero_point`` makes a ReLU.
+        low, high: the lowest and the highest step of the output; ``low=0`` makes a ReLU.
     """
     xp = array_module(x)
     acc = product.accumulators()
     m, shift = (product.column(to_device(a, device_of(x))) for a in fixed_point.multiplier(factors))
-    y = fixed_point.rounded(acc, m, shift, max(abs(end) for end in _ends(target, zero_point)))
-    lowest, highest = low - zero_point, target.qmax - zero_point
-    inside = xp.logical_and(y >= lowest, y <= highest)
-    steps = xp.clip(y, lowest, highest).astype(x.dtype)
+    y = fixed_point.rounded(acc, m, shift, max(abs(low), abs(high)))
+    inside = xp.logical_and(y >= low, y <= high)
+    steps = xp.clip(y, low, high).astype(x.dtype)
 
     def backward(g: Array, wanted: tuple[bool, ...]) -> list[Array | None]:
         g = xp.where(inside, g, 0) / s_y  # by the real number y·s_y
@@ -222,22 +220,21 @@ def dequantized(
     unit: np.ndarray,
 ) -> Result:
     """``y ≈ s_x·s_w·(x ∘ w) + b`` in floats, from the accumulators: what a model's output is."""
-    y = product.values(unit).astype(x.dtype, copy=False)
+    y = product.values(unit, x.dtype)
     return y, lambda g, wanted: _by_the_parts(g, wanted, w, b, s_x, s_w, product)
 
 
-def summed(*inputs: Array, sums: Array, zero_point: int, target: IntegerRange) -> Result:
+def summed(*inputs: Array, sums: Array, low: int, high: int) -> Result:
     """Steps of ``y ≈ (s_1·n_1 + s_2·n_2 + …)/s_y``; one summand alone changes its grid.
 
     Args:
         inputs: all steps n (which broadcast), then all scales s (1), then s_y (1).
         sums: the right side, rounded but not clipped, as the integer engine has it.
-        zero_point, target: the grid of the output.
+        low, high: the lowest and the highest step of the output.
     """
     count = len(inputs) // 2
     steps, scales, s_y = inputs[:count], inputs[count:-1], inputs[-1]
     xp = array_module(sums)
-    low, high = _ends(target, zero_point)
     inside = xp.logical_and(sums >= low, sums <= high)
 
     def backward(g: Array, wanted: tuple[bool, ...]) -> list[Array | None]:
@@ -247,10 +244,6 @@ def summed(*inputs: Array, sums: Array, zero_point: int, target: IntegerRange) -
         return [*(g * s for s in scales), *moved, None if real is None else -real / s_y]
 
     return xp.clip(sums, low, high).astype(steps[0].dtype), backward
-
-
-def _ends(target: IntegerRange, zero_point: int) -> tuple[int, int]:
-    return target.qmin - zero_point, target.qmax - zero_point
 
 
 def _by_the_parts(
