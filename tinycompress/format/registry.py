@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tinycompress import models, nn
 from tinycompress.compress.quantize import integer
+from tinycompress.compress.quantize.dynamic import DynamicConv2d, DynamicLinear
 from tinycompress.compress.quantize.layers import QuantizedConv2d, QuantizedLinear
 from tinycompress.nn.compiled import Compiled
 
@@ -18,10 +19,11 @@ Kind = TypeVar("Kind", bound=type[nn.Module])
 Constructor = Callable[..., nn.Module]
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
+FLOATS_OUTSIDE = (QuantizedLinear, QuantizedConv2d, DynamicLinear, DynamicConv2d)
 BASES = (nn.Module, integer.IntegerModule, integer.IntegerLayer)
 LAYERS: dict[str, type[nn.Module]] = {
     kind.__name__: kind
-    for kind in (*vars(nn).values(), QuantizedLinear, QuantizedConv2d, *vars(integer).values())
+    for kind in (*vars(nn).values(), *FLOATS_OUTSIDE, *vars(integer).values())
     if isinstance(kind, type) and issubclass(kind, nn.Module) and kind not in BASES
 }
 

@@ -1,54 +1,103 @@
-"""``tc.quantize`` and ``tc.dequantize``: a whole model, weights to codes and back."""
+"""``tc.quantize`` and ``tc.dequantize``: a whole model, weights to codes and back.
+
+There are three ways after training, from the least to the most that is whole numbers:
+
+================  ==================================  ==========================================
+weights only      ``QuantConfig(bits=4)``             small in the file; computes in floats
+dynamic           ``QuantConfig(dynamic=True)``       each layer multiplies in whole numbers;
+                                                      between layers there are floats
+static            ``QuantConfig(activations=8)`` and  whole numbers from the first layer to the
+                  calibration data                    last (``integer/``)
+================  ==================================  ==========================================
+
+and what can be done before, in this order: batch norm folded (``fold.py``), channels equalized
+(``equalize.py``), weights rounded by what comes out (``adaround.py``), biases corrected
+(``bias_correction.py``). Static quantization is training without training: layers that observe and
+round take the places of the float ones (``prepare.py``), see the calibration data, and are
+converted (``convert.py``).
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinycompress import nn
+from tinycompress.backend import to_numpy
+from tinycompress.compress.quantize.adaround import adaround as round_adaptively, on_grid
+from tinycompress.compress.quantize.bias_correction import correct_biases
+from tinycompress.compress.quantize.capture import images_of
 from tinycompress.compress.quantize.config import QuantConfig
+from tinycompress.compress.quantize.convert import convert
+from tinycompress.compress.quantize.dynamic import DYNAMIC, steps_of
+from tinycompress.compress.quantize.equalize import equalize as equalize_channels
+from tinycompress.compress.quantize.exact import check_accumulator
+from tinycompress.compress.quantize.fold import fold_batch_norm
 from tinycompress.compress.quantize.layers import QuantizedLayer
+from tinycompress.compress.quantize.prepare import prepare_qat
 from tinycompress.compress.quantize.registry import REPLACEMENTS, replacement_for
 from tinycompress.compress.quantize.replacing import with_replaced
+from tinycompress.compress.quantize.weights import quantize_weight
 
 
-def quantize(model: nn.Module, config: QuantConfig | None = None) -> nn.Module:
+def quantize(
+    model: nn.Module,
+    config: QuantConfig | None = None,
+    calibration: Any = None,
+    *,
+    fold: bool | None = None,
+    equalize: bool = False,
+    adaround: bool = False,
+    bias_correction: bool = False,
+    weights_only: bool = False,
+) -> nn.Module:
     """A copy of ``model`` whose linear and convolution layers hold codes instead of weights.
 
-    Other layers, and biases, stay as they are. Weights that are 0, such as pruned ones, stay
-    exactly 0. The result computes in floats with the weights that the codes stand for.
+    Weights that are 0, such as pruned ones, stay exactly 0. Without ``calibration`` the other
+    layers, and biases, stay as they are, and the result computes in floats with the weights that
+    the codes stand for; with it, or with ``config.activations``, it computes in integers.
 
     Args:
         model: a trained model; it is not changed.
         config: how (default: ``QuantConfig()``: 8 bits, symmetric, per channel).
+        calibration: images as an array or a data set, a few hundred. From them activations get
+            their ranges; ``config.activations`` is then 8 unless it says otherwise.
+        fold: whether batch norm is folded first; None: unless only weights become codes.
+        equalize: cross-layer equalization; see :func:`~.equalize.equalize`.
+        adaround: round weights up or down by what comes out; needs ``calibration``, takes seconds.
+        bias_correction: take the shifts of the channels back; needs ``calibration``.
+        weights_only: leave activations in floats although there is ``calibration``.
 
     Raises:
-        ValueError: there is nothing to quantize, or some layers cannot be; all are named.
+        ValueError: there is nothing to quantize, or something cannot be; all of it is named, and
+            nothing was changed.
     """
     _check_model("quantize", model)
-    config = QuantConfig() if config is None else config
-    if not isinstance(config, QuantConfig):
-        raise TypeError(f"config must be a QuantConfig, got {type(config).__name__}")
-    new: dict[str, nn.Module] = {}
-    problems: list[str] = []
-    for name, layer in model.named_modules():
-        kind = replacement_for(layer)
-        if kind is None:
-            continue
-        label = f"{name or 'the model'} ({type(layer).__name__})"
-        try:
-            new[name] = kind.from_float(layer, config, label)
-        except (ValueError, TypeError) as error:
-            problems.append(str(error))
+    config = _resolved(config, calibration, weights_only)
+    options = {"adaround": adaround, "bias_correction": bias_correction}
+    problems = _problems(model, config, calibration, [name for name, on in options.items() if on])
     if problems:
         raise ValueError("this model cannot be quantized:\n  " + "\n  ".join(problems))
-    if not new:
-        raise ValueError(_nothing_to_quantize(model))
-    return with_replaced(model, new)
+    whole = config.activations is not None
+    if fold or (fold is None and (whole or equalize or adaround or bias_correction)):
+        model = fold_batch_norm(model, calibration, strict=False)
+    if equalize:
+        model = equalize_channels(model, calibration)
+    reference = model
+    if adaround:
+        model = round_adaptively(model, config, calibration)
+        config = on_grid(config)
+    if bias_correction:
+        model = correct_biases(model, config, calibration, reference=reference)
+    if whole and not config.dynamic:
+        return _static(model, config, calibration)
+    return _with_codes(model, config)
 
 
 def dequantize(model: nn.Module) -> nn.Module:
     """A copy of a quantized model with float layers again, whose weights are what the codes meant.
 
-    It computes exactly what ``model`` computes. Masks of pruned weights are not brought back:
-    prune again before training further.
+    It computes exactly what ``model`` computes, where that has codes for weights alone. Masks of
+    pruned weights are not brought back: prune again before training further.
 
     Raises:
         ValueError: no layer is quantized.
@@ -60,9 +109,73 @@ def dequantize(model: nn.Module) -> nn.Module:
     return with_replaced(model, new)
 
 
+# ------------------------------------------------------------------------------------ validation
+
+
 def _check_model(verb: str, model: nn.Module) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"{verb} takes a model, got {type(model).__name__}")
+
+
+def _resolved(config: Any, calibration: Any, weights_only: bool) -> QuantConfig:
+    """The config with the bits of activations filled in."""
+    config = QuantConfig() if config is None else config
+    if not isinstance(config, QuantConfig):
+        raise TypeError(f"config must be a QuantConfig, got {type(config).__name__}")
+    if calibration is not None:
+        images_of(calibration)
+    if weights_only:
+        if config.activations is not None:
+            raise ValueError(
+                f"weights_only=True contradicts activations={config.activations} in the config"
+            )
+        return config
+    if calibration is not None and config.activations is None:
+        return config.replace(activations=8)
+    return config
+
+
+def _problems(
+    model: nn.Module, config: QuantConfig, calibration: Any, options: list[str]
+) -> list[str]:
+    """All that stands in the way, in words.
+
+    Raises:
+        ValueError: there is nothing to quantize.
+    """
+    modules = list(model.named_modules())
+    found = [f"overrides[{key!r}] fits no layer" for key in config.unused_overrides(modules)]
+    layers = [(n, m, config.for_layer(n, m)) for n, m in modules if replacement_for(m) is not None]
+    if not layers and not found:
+        raise ValueError(_nothing_to_quantize(model))
+    for name, layer, own in layers:
+        if own is None:
+            continue
+        label = _label(name, layer)
+        try:
+            plain = own.replace(weight_observer="minmax")
+            codes = quantize_weight(layer.weight.data, plain, label).codes
+            if own.dynamic:
+                check_accumulator(label, to_numpy(codes), steps_of(own))
+        except (ValueError, TypeError) as error:
+            found.append(str(error))
+        if "adaround" in options and own.scheme != "symmetric":
+            found.append(f"{label}: adaround needs symmetric weights, got scheme={own.scheme!r}")
+    if layers and all(own is None for *_, own in layers):
+        found.append("the overrides leave every layer in floats")
+    if calibration is None:
+        static = config.activations is not None and not config.dynamic
+        needy = [*options, f"activations={config.activations}"] if static else options
+        found += [
+            f"{each} needs calibration data: calibration=…"
+            + (" (or dynamic=True in the config)" if each not in options else "")
+            for each in needy
+        ]
+    return found
+
+
+def _label(name: str, layer: nn.Module) -> str:
+    return f"{name or 'the model'} ({type(layer).__name__})"
 
 
 def _nothing_to_quantize(model: nn.Module) -> str:
@@ -73,3 +186,23 @@ def _nothing_to_quantize(model: nn.Module) -> str:
         )
     known = " or ".join(kind.__name__ for kind in REPLACEMENTS)
     return f"there is nothing to quantize in this {type(model).__name__}: it has no {known} layer"
+
+
+# ------------------------------------------------------------------------------------- the work
+
+
+def _with_codes(model: nn.Module, config: QuantConfig) -> nn.Module:
+    """Layers with codes in the places of those with weights; floats go in and come out of each."""
+    new: dict[str, nn.Module] = {}
+    for name, layer in model.named_modules():
+        own = config.for_layer(name, layer)
+        if replacement_for(layer) is None or own is None:
+            continue
+        kind = DYNAMIC[type(layer)] if own.dynamic else REPLACEMENTS[type(layer)]
+        new[name] = kind.from_float(layer, own, _label(name, layer))
+    return with_replaced(model, new)
+
+
+def _static(model: nn.Module, config: QuantConfig, calibration: Any) -> nn.Module:
+    """The integer model: prepared, shown the calibration data, converted."""
+    return convert(prepare_qat(model, config, calibration))
