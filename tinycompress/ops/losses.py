@@ -29,15 +29,25 @@ def cross_entropy(x: Array, labels: Array, smoothing: float) -> Result:
     z = x - x.max(axis=1, keepdims=True)
     e = xp.exp(z)
     total = e.sum(axis=1, keepdims=True)
-    target = one_hot(labels, K, x.dtype)
+    hit = one_hot(labels, K, bool)
+    picked = xp.where(hit, z, 0).sum(axis=1)  # a logit of −∞ elsewhere counts 0
     if smoothing:
-        target *= 1 - smoothing
-        target += smoothing / K
-    valid = (labels >= 0) & (labels < K)
-    picked = xp.where(target > 0, z * target, 0).sum(axis=1)  # a logit of −∞ elsewhere counts 0
+        picked *= 1 - smoothing
+        picked += z.sum(axis=1) * (smoothing / K)
     loss = xp.log(total[:, 0]) - picked  # the targets of a sample sum to 1
-    loss = xp.where(valid, loss, xp.nan).astype(x.dtype)
-    return loss, (lambda g: g[:, None] * (e / total - target),)
+    loss = xp.where(hit.any(axis=1), loss, xp.nan).astype(x.dtype, copy=False)
+
+    def d_x(g: Array) -> Array:
+        target = hit.astype(x.dtype)
+        if smoothing:
+            target *= 1 - smoothing
+            target += smoothing / K
+        d = e / total
+        d -= target
+        d *= g[:, None]
+        return d
+
+    return loss, (d_x,)
 
 
 def nll_loss(log_p: Array, labels: Array) -> Result:

@@ -55,7 +55,13 @@ def sum_of_products(a: Array, d: Array) -> Array:
     count = pieces(m, k * n) if array_module(a) is np else 1
     if count > 1:
         a, d = a.reshape(h, G, count, m // count, k), d.reshape(h, G, count, m // count, n)
-    return (a.swapaxes(-1, -2) @ d).sum(axis=(0, 2) if count > 1 else 0)
+        return (a.swapaxes(-1, -2) @ d).sum(axis=(0, 2))
+    if G == 1 and a.flags.c_contiguous and d.flags.c_contiguous:  # longer sums, fewer of them
+        most = max(1, FLOP_LIMIT // max(1, m * k * n))
+        together = next((c for c in range(min(h, most), 0, -1) if h % c == 0), 1)
+        shape = (h // together, 1, together * m)
+        a, d = a.reshape(*shape, k), d.reshape(*shape, n)
+    return (a.swapaxes(-1, -2) @ d).sum(axis=0)
 
 
 def sum_of_rows(y: Array) -> Array:
