@@ -164,8 +164,7 @@ def rounded_sum(steps: Sequence[Array], reals: Sequence[float]) -> Array:
     for x, m in zip(steps, mantissas, strict=True):
         product = x.astype(xp.float64) * math.ldexp(m, -shift)
         total = product if total is None else total + product
-    total += 0.5
-    return xp.floor(total, out=total)
+    return xp.floor(total + 0.5)
 
 
 # ------------------------------------------------------------------------- prepared, for a layer

@@ -1,7 +1,7 @@
 """The integer engine: modules that take codes, compute with whole numbers, and give codes.
 
-Read ``../fixed_point.py`` and ``../exact.py`` first, then ``grids.py``, ``layers.py`` (with
-``bias.py``), ``joining.py`` and ``passing.py``.
+Read ``../fixed_point.py`` and ``../exact.py`` first, then ``grids.py``, ``layers.py``,
+``arithmetic.py``, ``bias.py``, ``joining.py`` and ``passing.py``.
 """
 
 from tinycompress.compress.quantize.integer.grids import (

@@ -91,5 +91,5 @@ def on_grid(operands: list[QTensor], grid: Grid, relu: bool = False) -> QTensor:
     low, high = grid.steps
     with on_device(steps[0]):
         y = rounded_sum(steps, reals)
-        y = array_module(y).clip(y, 0 if relu else low, high, out=y).astype(np.float32)
+        y = array_module(y).clip(y, 0 if relu else low, high).astype(np.float32)
     return QTensor.from_steps(y, grid)

@@ -8,19 +8,17 @@ The layer whose output is the model's output gives floats, ``acc · s_x·s_w``: 
 to a few bits.
 
 A layer stores the codes and scales of its weights, its bias in floats and the grid of its output;
-s_x comes with the activation. What follows from these (:class:`Arithmetic`) is worked out when the
-first activation arrives, and kept as long as nothing of it has changed. The sums are made by float
-BLAS, exactly (``exact.py``). In a Sequential a ReLU and a maximum pooling that follow are done on
-each block while it is in the cache, as for floats; and the maximum is taken before the
-requantization, which never decreases.
+s_x comes with the activation. What follows from these (``arithmetic.py``) is worked out when the
+first activation arrives, and kept as long as nothing of it has changed. In a Sequential a ReLU and
+a maximum pooling that follow are done on each block while it is in the cache, as for floats; and
+the maximum is taken before the requantization, which never decreases.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -29,18 +27,19 @@ from tinycompress.backend import (
     Array,
     array_module,
     check_same_device,
+    copy_of,
     device_of,
-    to_device,
-    to_numpy,
+    on_device,
 )
-from tinycompress.compress.quantize.affine import dequantize
 from tinycompress.compress.quantize.config import QuantConfig
-from tinycompress.compress.quantize.exact import Product, check_accumulator
-from tinycompress.compress.quantize.fixed_point import Requantization
-from tinycompress.compress.quantize.integer.bias import whole_bias
+from tinycompress.compress.quantize.integer.arithmetic import Arithmetic, arithmetic_of
 from tinycompress.compress.quantize.integer.grids import IntegerModule, host_scale, range_name
 from tinycompress.compress.quantize.qtensor import Grid, QTensor
-from tinycompress.compress.quantize.weights import QuantizedWeight, quantize_weight
+from tinycompress.compress.quantize.weights import (
+    QuantizedWeight,
+    dequantize_weight,
+    quantize_weight,
+)
 from tinycompress.functional.pooling import check_window
 from tinycompress.nn.fusion import Head
 from tinycompress.nn.skeleton import new_array, skeletons
@@ -50,24 +49,6 @@ from tinycompress.ops.steps import Step
 from tinycompress.tensor import Tensor
 
 Size = int | tuple[int, int]
-
-
-class Arithmetic(NamedTuple):
-    """What a layer computes for activations of one grid.
-
-    Attributes:
-        product: of the weights' codes; with the bias.
-        finish: from accumulators to steps of the output, or to floats.
-        output: the grid of the output; None: floats.
-        notes: what had to be changed, in words.
-        made_from: the layer's arrays (copies), the incoming grid, and the device.
-    """
-
-    product: Product
-    finish: Callable[[Array], Array]
-    output: Grid | None
-    notes: tuple[str, ...]
-    made_from: tuple[Any, ...]
 
 
 class IntegerLayer(IntegerModule):
@@ -109,7 +90,7 @@ class IntegerLayer(IntegerModule):
         self.register_buffer("weight_scale", new_array((scales,), 1.0))
         has_bias = layer.bias is not None
         self.register_buffer("bias", new_array((shape[0],), 0.0) if has_bias else None)
-        self._arithmetic: Arithmetic | None = None
+        self._kept: tuple[Any, list[Array | None], Arithmetic] | None = None
 
     @classmethod
     def from_codes(
@@ -205,31 +186,21 @@ class IntegerLayer(IntegerModule):
         Raises:
             ValueError: a sum could leave int32; ``name`` is named. Call it ahead to know.
         """
-        kept = self._arithmetic
-        own = [*self._buffers.values()]
+        arrays = list(self._buffers.values())
         key = (host_scale(grid), grid.zero_point, grid.target, device_of(self.weight_codes))
-        if kept is not None and kept.made_from[0] == key and _equal(own, kept.made_from[1]):
-            return kept
-        self._arithmetic = made = self._derived(grid, name, (key, [_copy(a) for a in own]))
-        return made
-
-    def _derived(self, grid: Grid, name: str, made_from: tuple[Any, ...]) -> Arithmetic:
-        codes, scale = to_numpy(self.weight_codes), to_numpy(self.weight_scale)
-        given = None if self.bias is None else to_numpy(self.bias)
-        x_scale = host_scale(grid)
-        codes, scale, bias, notes = whole_bias(codes, scale, given, x_scale)
-        check_accumulator(name, codes, grid.steps, bias)
-        device = device_of(self.weight_codes)
-        product = Product(codes, bias, grid.steps, device, self._options())
-        unit, output = x_scale * scale.astype(np.float64), self.grid
-        finish: Callable[[Array], Array]
-        if output is None:
-            finish = Floats(to_device(unit, device), self.relu)
-        else:
-            low, high = output.steps
-            low = 0 if self.relu else low
-            finish = Requantization.of(unit / host_scale(output), low, high, device)
-        return Arithmetic(product, finish, output, notes, made_from)
+        kept = self._kept
+        if kept is None or kept[0] != key or not _equal(arrays, kept[1]):
+            made = arithmetic_of(
+                self.weight_codes,
+                self.weight_scale,
+                self.bias,
+                (grid, self.grid),
+                self.relu,
+                self._options(),
+                name,
+            )
+            self._kept = kept = key, [a if a is None else copy_of(a) for a in arrays], made
+        return kept[2]
 
     def _options(self) -> Mapping[str, Any] | None:
         return None
@@ -237,14 +208,19 @@ class IntegerLayer(IntegerModule):
     @property
     def notes(self) -> tuple[str, ...]:
         """What had to be changed for the activations seen last, in words; usually nothing."""
-        return () if self._arithmetic is None else self._arithmetic.notes
+        return () if self._kept is None else self._kept[2].notes
 
     # ------------------------------------------------------------------------------ describing
 
     @property
     def weight(self) -> Tensor:
         """The weights that the codes stand for: a new tensor at each reading."""
-        return Tensor(dequantize(self.weight_codes, self.weight_scale, 0, self.quantization.axis))
+        codes, scale = self.weight_codes, self.weight_scale
+        with on_device(codes):
+            zeros = array_module(codes).zeros(scale.shape, codes.dtype)
+            return Tensor(
+                dequantize_weight(QuantizedWeight(codes, scale, zeros), self.quantization)
+            )
 
     def to_float(self) -> nn.Module:
         """The float layer with these weights, without a ReLU and without rounding."""
@@ -267,27 +243,11 @@ class IntegerLayer(IntegerModule):
         return sum(a.size for a in own), sum(int((a != 0).sum()) for a in own)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_arithmetic": None}
-
-
-@dataclass(frozen=True)
-class Floats:
-    """Accumulators to floats: ``acc · s_x·s_w`` in float64, rounded once to float32."""
-
-    unit: Array
-    relu: bool
-
-    def __call__(self, acc: Array) -> Array:
-        y = (acc * self.unit).astype(np.float32)
-        return array_module(y).maximum(y, 0) if self.relu else y
+        return {**super().__getstate__(), "_kept": None}
 
 
 def _step_of(finish: Callable[[Array], Array]) -> Callable[..., Result]:
     return lambda y: (finish(y), (None,))
-
-
-def _copy(a: Array | None) -> Array | None:
-    return None if a is None else a.copy()
 
 
 def _equal(own: list[Array | None], kept: list[Array | None]) -> bool:
