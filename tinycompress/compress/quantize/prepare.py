@@ -39,6 +39,7 @@ from tinycompress.compress.quantize.qat.switches import observe, switched
 from tinycompress.compress.quantize.qtensor import QTensor
 from tinycompress.compress.quantize.replacing import replace_layers
 from tinycompress.graph import no_grad
+from tinycompress.tensor import Tensor
 
 WEIGHTED: dict[type[nn.Module], type[PreparedLayer]] = {
     nn.Conv2d: PreparedConv2d,
@@ -225,7 +226,7 @@ def _find_output(model: nn.Module, calibration: Any) -> None:
     ]
     quiet = switched(model, observing=False, rounding=False)
     with nn.evaluation_mode(model), quiet, no_grad():
-        output = model(first_images(model, calibration))
+        output = model(Tensor(first_images(model, calibration)))
     for hook in hooks:
         hook.remove()
     for producer, grid in grids:

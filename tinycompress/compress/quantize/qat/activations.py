@@ -183,7 +183,6 @@ class ActivationQuantizer(nn.Module):
         """
         if not self.ready:
             self.observer.range()
-        scale = self.scale
-        if self.step is not None:
-            scale = abs(self.step.data).clip(SMALLEST_SCALE)
-        return float(np.float32(scale[0])), int(self.zero_point[0])
+        scale = to_numpy(self.scale if self.step is None else self.step.data)
+        positive = max(abs(float(scale[0])), SMALLEST_SCALE)
+        return float(np.float32(positive)), int(self.zero_point[0])

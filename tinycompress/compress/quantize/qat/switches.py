@@ -13,7 +13,7 @@ from tinycompress.compress.quantize.qat.layers import Switched
 from tinycompress.data import Dataset
 from tinycompress.graph import no_grad
 from tinycompress.nn import evaluation_mode
-from tinycompress.tensor import as_array
+from tinycompress.tensor import Tensor, as_array
 
 
 def switch(
@@ -56,7 +56,7 @@ def observe(model: nn.Module, data: Any, batch_size: int = 100) -> None:
             if isinstance(module, ActivationQuantizer):
                 module.__dict__["training"] = True
         for batch in images_of(model, data, batch_size):
-            model(batch)
+            model(Tensor(batch))
 
 
 def images_of(model: nn.Module, data: Any, batch_size: int) -> Iterator[Array]:
