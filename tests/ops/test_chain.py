@@ -250,6 +250,7 @@ def test_blocks_and_pieces_change_nothing(setting, chain, seed):
 SHAPES = {
     "one channel": ((1, 8, 3, 3), 1, TapRows),
     "colours": ((3, 8, 5, 5), 1, TapRows),
+    "not quite so few": ((8, 8, 3, 3), 1, TapRows),
     "many channels": ((16, 8, 3, 3), 1, WidthColumns),
     "one pixel": ((16, 8, 1, 1), 1, WidthColumns),
     "one row": ((1, 8, 1, 3), 1, WidthColumns),
@@ -262,7 +263,7 @@ SHAPES = {
 @pytest.mark.parametrize(("sizes", "groups", "path"), SHAPES.values(), ids=SHAPES)
 def test_the_way_follows_from_the_shape(sizes, groups, path):
     C, O, kh, kw = sizes
-    x, w = (2, C, 9, 9), (O, C // groups, kh, kw)
+    x, w = (2, C, 20, 20), (O, C // groups, kh, kw)
     assert conv.path_of(conv.Geometry(x, w, (1, 1), (0, 0), (1, 1), groups)) is path
 
 

@@ -37,14 +37,16 @@ BLOCK_BYTES = 1 << 20
 PACKED_BYTES = 4 * BLOCK_BYTES
 """The same where channels are so many that BLAS packs the products for the cache itself."""
 
-FEW_CHANNELS = 4
+FEW_CHANNELS = 8
+"""Up to so many, pixels are faster copied channel by channel than side by side."""
 
 
 def path_of(g: Geometry) -> Any:
     """The way in which a convolution of this shape is computed."""
     if g.G > 1 and g.Cg == 1:
         return Depthwise  # multiply and add, tap by tap
-    if g.C <= FEW_CHANNELS and (g.G, g.dilation[0]) == (1, 1) and g.kh > 1:
+    few = max(1, min(FEW_CHANNELS, g.phase_width // 2))  # the rows are long against the channels
+    if few >= g.C and (g.G, g.dilation[0]) == (1, 1) and g.kh > 1:
         return TapRows  # long rows, one product with the whole kernel
     return WidthColumns  # one product per kernel row (one for all, where the kernel is one pixel)
 

@@ -12,7 +12,10 @@ whole (kh·kw·C, M) matrix of one output row, without another copy.
 
 from __future__ import annotations
 
+from typing import Any
+
 from tinycompress.backend import Array, array_module
+from tinycompress.ops.columns import WidthColumns
 from tinycompress.ops.geometry import Geometry
 from tinycompress.ops.layout import strided
 from tinycompress.ops.products import multiply, sum_of_products
@@ -36,18 +39,15 @@ class TapRows:
     def d_weight(self, image: Array, d: Array, dw: Array) -> None:
         dw += sum_of_products(self._tall(image), d[:, None])
 
-    def turned(self) -> Array:
-        return self.w[0]
-
-    def d_image(self, turned: Array, d: Array, dx: Array) -> None:
+    def turned(self) -> tuple[WidthColumns, Any]:
+        """Backwards to the image there is nothing to gain: it goes by ``columns.py``."""
         g = self.geometry
-        t = array_module(d).matmul(turned, d.swapaxes(1, 2))  # (oh, kh·kw·C, M)
-        t = t.reshape(g.oh, g.kh, g.kw, g.C, g.phases, dx.shape[1], g.phase_width)
-        dx[...] = 0
-        for i, (outputs, met) in enumerate(g.rows):
-            for j, phase, places, columns in g.taps:
-                part = t[outputs, i, j, :, phase, :, places]  # (h, C, n, columns)
-                dx[met, :, columns] += part.transpose(0, 2, 3, 1)
+        columns = WidthColumns(g, self.unfolded(self.w))
+        return columns, columns.turned()
+
+    def d_image(self, turned: tuple[WidthColumns, Any], d: Array, dx: Array) -> None:
+        columns, weights = turned
+        columns.d_image(weights, d, dx)
 
     def unfolded(self, dw: Array) -> Array:
         g = self.geometry
