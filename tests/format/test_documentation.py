@@ -9,6 +9,7 @@ import pytest
 from tinycompress import format as fmt, models, nn
 from tinycompress.format.construct import build
 from tinycompress.format.describe import config_of
+from tinycompress.format.registry import LAYERS
 from tinycompress.format.words import WORDS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
@@ -62,6 +63,9 @@ WINDOW = {"kernel_size": [2, 3], "stride": [2, 3], "padding": [0, 0], "ceil_mode
 CONV = {**SIZES, "kernel_size": [3, 3], "stride": [1, 1], "padding": [0, 0], "dilation": [1, 1]}
 CONV |= {"groups": 1, "bias": True}
 QUANTIZATION = {"bits": 8, "scheme": "symmetric", "granularity": "per_channel"}
+DYNAMIC = {**QUANTIZATION, "activations": 8, "dynamic": True}
+GRIDS = {"output": None, "input": None}
+INTEGER = {"bits": 8, "granularity": "per_channel", "relu": False, **GRIDS}
 NORM = {"num_features": 3, "eps": 1e-5, "momentum": 0.1, "affine": True}
 
 # name: (arguments that a file must give, all arguments that are then meant)
@@ -76,6 +80,24 @@ DEFAULTS = {
         {"bias": True, "quantization": QUANTIZATION},
     ),
     "QuantizedConv2d": (SIZES, {**CONV, "quantization": QUANTIZATION}),
+    "DynamicLinear": (
+        {"in_features": 2, "out_features": 3, "quantization": {"dynamic": True}},
+        {"bias": True, "quantization": DYNAMIC},
+    ),
+    "DynamicConv2d": (
+        {**SIZES, "quantization": {"dynamic": True}},
+        {**CONV, "quantization": DYNAMIC},
+    ),
+    "IntegerLinear": ({"in_features": 2, "out_features": 3}, {"bias": True, **INTEGER}),
+    "IntegerConv2d": (SIZES, {**CONV, **INTEGER}),
+    "IntegerAdd": ({}, {"relu": False, **GRIDS}),
+    "IntegerConcat": ({}, {"axis": 1, **GRIDS}),
+    "QuantizeInput": ({}, {"output": "uint8"}),
+    "IntegerMaxPool2d": ({"kernel_size": [2, 3]}, WINDOW),
+    "IntegerAvgPool2d": ({"kernel_size": [2, 3]}, {**WINDOW, "count_include_pad": True}),
+    "IntegerAdaptiveAvgPool2d": ({"output_size": [1, 2]}, {}),
+    "IntegerFlatten": ({}, {"start_dim": 1, "end_dim": -1}),
+    **dict.fromkeys(("IntegerReLU", "IntegerIdentity", "OnFloats"), ({}, {})),
     "MaxPool2d": ({"kernel_size": [2, 3]}, WINDOW),
     "AvgPool2d": ({"kernel_size": [2, 3]}, {**WINDOW, "count_include_pad": True}),
     "AdaptiveAvgPool2d": ({"output_size": [1, 2]}, {}),
@@ -101,8 +123,7 @@ def test_an_argument_that_a_file_leaves_out_keeps_its_meaning(name):
 
 def test_every_name_of_the_package_has_its_defaults_held_in_place():
     containers = {"Sequential", "ModuleList"}
-    names = {m for m in vars(nn) if isinstance(vars(nn)[m], type)}
-    layers = {m for m in names if issubclass(vars(nn)[m], nn.Module)} - {"Module"}
+    layers = set(LAYERS)
     missing = (layers | set(models.names())) - containers - set(DEFAULTS)
     assert not missing, "add them to DEFAULTS, to docs/format.md and at the end of words.py"
     for name in (*layers, *models.names()):

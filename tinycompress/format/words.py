@@ -23,7 +23,7 @@ _NAMES = """
 _INTEGER = """
     Add Concat IntegerConv2d IntegerLinear IntegerAdd IntegerConcat QuantizeInput IntegerReLU
     IntegerMaxPool2d IntegerAvgPool2d IntegerAdaptiveAvgPool2d IntegerFlatten IntegerIdentity
-    OnFloats input output uint8"""  # from 87
+    OnFloats input output uint8 DynamicLinear DynamicConv2d dynamic activations"""  # from 87
 
 WORDS: tuple[str, ...] = tuple(" ".join((_MODELS, _LAYERS, _ARGUMENTS, _NAMES, _INTEGER)).split())
 NUMBERS: dict[str, int] = {word: number for number, word in enumerate(WORDS)}

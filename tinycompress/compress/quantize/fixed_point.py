@@ -199,8 +199,8 @@ class Requantization:
         m, shift = multiplier(real)
         bits = max(abs(low), abs(high)).bit_length()
         exact = int(shift.max()) + bits <= EXACT_BITS
-        real = to_device(factor(m, shift), device) if exact else None
-        return cls(to_device(m, device), to_device(shift, device), low, high, real)
+        in_floats = to_device(factor(m, shift), device) if exact else None
+        return cls(to_device(m, device), to_device(shift, device), low, high, in_floats)
 
     def __call__(self, acc: Array) -> Array:
         """Steps of whole numbers in floats or integers. Float32 accumulators are written over."""
