@@ -3,7 +3,8 @@
 Read in this order: ``article.py`` (the article's formula), ``ranges.py``, ``blocks.py`` and
 ``affine.py`` (the mathematics that replaces it), ``binary.py`` (one bit), ``fake.py`` (rounding
 with a derivative), ``config.py``, ``weights.py``, ``layers.py``, ``registry.py``, ``model.py``
-(``tc.quantize``), ``report.py`` (what each layer lost); then ``straight_through.py``, ``qat/``,
+(``tc.quantize``), ``report.py`` (what each layer lost); then ``qtensor.py``, ``fixed_point.py``,
+``exact.py`` and ``integer/`` (the integer engine); ``straight_through.py``, ``qat/``,
 ``prepare.py`` and ``convert.py`` (quantization in training).
 """
 
@@ -25,6 +26,15 @@ from tinycompress.compress.quantize.convert import convert as convert
 from tinycompress.compress.quantize.equalize import equalize as equalize
 from tinycompress.compress.quantize.fake import fake_quantize as fake_quantize
 from tinycompress.compress.quantize.fold import fold_batch_norm as fold_batch_norm
+from tinycompress.compress.quantize.integer import (
+    IntegerAdd as IntegerAdd,
+    IntegerConcat as IntegerConcat,
+    IntegerConv2d as IntegerConv2d,
+    IntegerLayer as IntegerLayer,
+    IntegerLinear as IntegerLinear,
+    OnFloats as OnFloats,
+    QuantizeInput as QuantizeInput,
+)
 from tinycompress.compress.quantize.layers import (
     QuantizedConv2d as QuantizedConv2d,
     QuantizedLayer as QuantizedLayer,
@@ -37,6 +47,7 @@ from tinycompress.compress.quantize.observers import (
 )
 from tinycompress.compress.quantize.prepare import prepare_qat as prepare_qat
 from tinycompress.compress.quantize.qat import observe as observe, switch as switch
+from tinycompress.compress.quantize.qtensor import Grid as Grid, QTensor as QTensor
 from tinycompress.compress.quantize.ranges import IntegerRange as IntegerRange
 from tinycompress.compress.quantize.report import (
     LayerReport as LayerReport,
