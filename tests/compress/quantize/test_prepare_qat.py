@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from qat_models import SIDE, Network, Residual, blobs, cnn, shaken
+from qat_models import SIDE, Network, Residual, cnn, shaken
 
 import tinycompress as tc
 from tinycompress import functional as F, nn
@@ -360,10 +360,24 @@ def test_a_model_without_layers_to_quantize():
         tc.prepare_qat(cnn(), {"bits": 8})
 
 
-def test_evaluation_before_anything_was_seen_names_the_layer():
-    prepared = tc.prepare_qat(cnn(), CODES)
-    with pytest.raises(RuntimeError, match=r"the input of conv1 \(Conv2d\): no data were seen"):
-        tc.evaluate(prepared, blobs(), workers=1)
+def test_before_anything_was_seen_each_batch_has_its_own_range(rng):
+    """So that ``fit`` can try its validation data first; but it is nothing to be converted."""
+    prepared = tc.prepare_qat(cnn(), CODES).eval()
+    before = prepared.state_dict()
+    images = images_of(rng)
+    alone = prepared(images).data
+    np.testing.assert_allclose(alone, cnn_like(prepared)(images).data, atol=0.05)
+    for name, array in prepared.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])
+    with pytest.raises(RuntimeError, match="nothing was seen"):
+        tc.convert(prepared)
+
+
+def cnn_like(prepared):
+    """The float model with these weights."""
+    model = cnn()
+    model.load_state_dict({n: p.data for n, p in prepared.named_parameters()})
+    return model.eval()
 
 
 def test_activations_that_are_not_numbers_name_the_layer(rng):

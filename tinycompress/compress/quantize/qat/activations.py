@@ -6,7 +6,9 @@ point, which every forward pass uses. Like batch norm it does not write while it
 what it saw (``nn/notes.py``), and updates once per step: so it does not matter how many workers
 computed the step, and evaluation changes nothing.
 
-Before the first step is merged nothing is known, and each shard takes its own range.
+Before the first step is merged nothing is known, and what comes in is given the grid of its own
+range (``fit`` tries the validation data before it trains). :func:`~..convert.convert` does not
+accept that: it names the layers that have seen nothing.
 
 With ``learn_step`` the scale is a parameter instead: LSQ (Esser et al. 2020, arXiv:1902.08153). It
 starts at ``2·mean|x|/√n`` with the n steps that lie above 0, from calibration data or from the
@@ -105,25 +107,23 @@ class ActivationQuantizer(nn.Module):
         """The grid for numbers (N, ...) of this shape, which ``values`` gives if they are wanted.
 
         Raises:
-            RuntimeError: nothing was ever seen, and it is not the time to look; names the layer.
+            ValueError: the numbers are looked at, and hold NaN or infinity; names the layer.
         """
-        noted = None
-        if observing and self.training and not (self.step is not None and self.ready and rounding):
-            noted = self._seen(values())
-            self.note(noted)
+        learned = self.step is not None and self.ready and rounding
+        seen = None
+        if observing and self.training and not learned:
+            seen = self._seen(values())
+            self.note(seen)
         if not rounding:
             return Grid(1.0, 0, self.signed)
-        if self.ready:
-            scale: Any = self.scale
-            zero_point = int(self.zero_point[0])
+        if not self.ready:
+            scale, zeros = self._from_one(self._seen(values()) if seen is None else seen)
+            scale = to_device(scale, device_of(self.scale))
+            zero_point = int(zeros[0])
+        else:
+            scale, zero_point = self.scale, int(to_numpy(self.zero_point)[0])
             if self.step is not None:
                 return Grid(self._learned(shape, zero_point), zero_point, self.target)
-        elif noted is not None:
-            scale, zeros = self._from_one(noted)
-            zero_point = int(zeros[0])
-            scale = to_device(scale, device_of(self.scale))
-        else:
-            self.observer.range()  # raises
         with on_device(scale):
             return Grid(Tensor(scale.astype(dtype)), zero_point, self.target)
 
