@@ -207,6 +207,7 @@ def test_a_prepared_requantization_computes_the_same(device, dtype, small):
     expected = requantize(acc, *multiplier(real), 5, IntegerRange(8)).astype(np.int64) - 5
     prepared = Requantization.of(real, -133, 122, device)
     assert (prepared.real is None) == (small < 0.1)
-    steps = prepared(to_device(acc.copy(), device))
-    assert steps.dtype == np.float32
-    np.testing.assert_array_equal(to_numpy(steps), expected)
+    for there in (to_device(acc.copy(), device), to_device(acc.swapaxes(0, 1).copy(), device)):
+        steps = prepared(there if there.shape == acc.shape else there.swapaxes(0, 1))
+        assert steps.dtype == np.float32
+        np.testing.assert_array_equal(to_numpy(steps), expected)

@@ -205,6 +205,7 @@ class Requantization:
     def __call__(self, acc: Array) -> Array:
         """Steps of whole numbers in floats or integers. Float32 accumulators are written over."""
         xp = array_module(acc)
+        acc = xp.ascontiguousarray(acc)
         out = acc if acc.dtype == np.float32 else xp.empty(acc.shape, np.float32)
         if self.real is None:
             y = rounded(acc, self.m, self.shift, max(abs(self.low), abs(self.high)))
