@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from quantize_cases import float_arrays
 from references import conv2d_reference
 from strict_cupy import install
@@ -80,7 +80,6 @@ def test_each_example_is_computed_exactly_as_in_int64(device, name, config):
     assert found.dtype == np.float32
 
 
-@settings(max_examples=40)
 @given(float_arrays(shape=(3, 7)), st.sampled_from(CONFIGS))
 def test_any_numbers_and_every_device(x, config):
     layer = dynamic(nn.Linear(7, 3), config)

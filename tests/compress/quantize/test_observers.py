@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from quantize_cases import LARGEST, SMALLEST, SMALLEST_NORMAL, float_arrays, ordinary
 from strict_cupy import install
 
@@ -71,7 +71,8 @@ def test_two_histograms_merge_to_the_histogram_of_both(x, y):
 
 @given(float_arrays(shape=7, dtype=np.float64), st.integers(-900, 900))
 def test_so_do_histograms_of_float64(x, k):
-    x = np.ldexp(x, k)
+    with np.errstate(over="ignore"):
+        x = np.ldexp(x, k)
     x = x[np.isfinite(x)]
     if len(x) < 2:
         return
@@ -120,7 +121,6 @@ def test_a_float_sum_depends_on_the_order():
 
 @every_kind
 @given(examples, schemes)
-@settings(max_examples=30)
 def test_devices_agree_to_the_bit(kind, x, scheme):
     name, target = scheme
     here = seen(kind, x, target=target, scheme=name)

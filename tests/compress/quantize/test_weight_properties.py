@@ -4,7 +4,7 @@
 """
 
 import numpy as np
-from hypothesis import assume, given, settings, strategies as st
+from hypothesis import assume, given, strategies as st
 from quantize_cases import SMALLEST_NORMAL, float_arrays, ordinary
 
 from tinycompress.compress.quantize import QuantConfig
@@ -16,7 +16,6 @@ from tinycompress.compress.quantize.weights import dequantize_weight, quantize_w
 shapes = st.sampled_from([(1, 1), (3, 10), (4, 2, 3, 3)])
 weights = shapes.flatmap(lambda shape: float_arrays(shape=shape))
 ordinary_weights = shapes.flatmap(lambda shape: float_arrays(shape=shape, elements=ordinary))
-few = settings(max_examples=60, deadline=None)
 
 
 @st.composite
@@ -37,7 +36,6 @@ def back(w, config):
     return dequantize_weight(quantize_weight(w, config), config)
 
 
-@few
 @given(weights, configs())
 def test_codes_lie_in_the_range_in_the_smallest_dtype_and_blocks_have_their_shape(w, config):
     codes, scale, zero_point = quantize_weight(fits(w, config), config)
@@ -53,7 +51,6 @@ def test_codes_lie_in_the_range_in_the_smallest_dtype_and_blocks_have_their_shap
     assert (scale >= SMALLEST_NORMAL).all()
 
 
-@few
 @given(weights, configs(min_bits=2))
 def test_zeros_stay_exactly_zero(w, config):
     w = w.copy()
@@ -63,7 +60,6 @@ def test_zeros_stay_exactly_zero(w, config):
     assert not np.signbit(found[w == 0]).any()
 
 
-@few
 @given(weights, configs(min_bits=2))
 def test_the_error_is_half_a_step_unless_it_was_clipped(w, config):
     codes, scale, _ = quantize_weight(w, config)
@@ -75,7 +71,6 @@ def test_the_error_is_half_a_step_unless_it_was_clipped(w, config):
     assert np.all(clipped | (error <= steps * (0.5 + rounding)))
 
 
-@few
 @given(weights, configs())
 def test_minus_the_weights_have_minus_the_codes(w, config):
     assume(config.scheme == "symmetric")
@@ -85,7 +80,6 @@ def test_minus_the_weights_have_minus_the_codes(w, config):
     )
 
 
-@few
 @given(ordinary_weights, configs(), st.integers(-40, 40))
 def test_a_power_of_two_leaves_the_codes_alone(w, config, k):
     w = fits(w, config)
@@ -98,7 +92,6 @@ def test_a_power_of_two_leaves_the_codes_alone(w, config, k):
     np.testing.assert_array_equal(after.scale, before.scale * np.float32(2.0**k))
 
 
-@few
 @given(weights, configs(), st.randoms(use_true_random=False))
 def test_permuting_channels_permutes_codes(w, config, random):
     assume(config.axis == 0)
@@ -108,7 +101,6 @@ def test_permuting_channels_permutes_codes(w, config, random):
         np.testing.assert_array_equal(a, b[order])
 
 
-@few
 @given(weights, configs(min_bits=2))
 def test_quantizing_twice_changes_nothing_where_nothing_was_clipped(w, config):
     assume(config.weight_observer == "minmax")
@@ -119,7 +111,6 @@ def test_quantizing_twice_changes_nothing_where_nothing_was_clipped(w, config):
     np.testing.assert_array_equal(again.codes, first.codes)
 
 
-@few
 @given(ordinary_weights, configs())
 def test_the_weights_themselves_stay(w, config):
     w = fits(w, config)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from quantize_cases import float_arrays
 from strict_cupy import install
 
@@ -28,7 +28,6 @@ def configs(draw):
 
 
 weights = st.sampled_from([(1, 1), (3, 10), (4, 2, 3, 3)]).flatmap(lambda s: float_arrays(shape=s))
-few = settings(max_examples=25, deadline=None)
 
 
 def errors(w, config):
@@ -38,7 +37,6 @@ def errors(w, config):
     return reduce_blocks(lambda b: b.sum(axis=-1), square, config.axis, config.group_size)
 
 
-@few
 @given(weights, configs())
 def test_no_block_has_a_larger_error_than_with_its_whole_range(w, config):
     if config.bits == 1:
@@ -49,7 +47,6 @@ def test_no_block_has_a_larger_error_than_with_its_whole_range(w, config):
     assert np.all(errors(w, config) <= whole * (1 + 1e-6) + 4 * rounding)
 
 
-@few
 @given(weights, configs())
 def test_zeros_stay_zero_and_everything_is_finite(w, config):
     if config.bits == 1:
@@ -59,7 +56,6 @@ def test_zeros_stay_zero_and_everything_is_finite(w, config):
     assert np.isfinite(back).all()
 
 
-@few
 @given(weights, configs())
 def test_each_block_is_searched_as_if_it_were_alone(w, config):
     if config.bits == 1:
@@ -75,7 +71,6 @@ def test_each_block_is_searched_as_if_it_were_alone(w, config):
             assert (lo[at], hi[at]) == (single[0][0], single[1][0])
 
 
-@few
 @given(weights, configs())
 def test_devices_agree_on_every_code(w, config):
     if config.bits == 1:

@@ -12,6 +12,8 @@ outside. Three answers, each a function of a :class:`~.histogram.Histogram`:
     Q: the same after quantization: each code's numbers, spread evenly over the code's bins
     KL(P ‖ Q) = Σ P log(P / Q), smallest over the ranges
 
+It was made for 8 bits; at 2 or 3 it may take far too wide a range, where ``least_error`` does not.
+
 Trap: Q is made from the numbers inside alone. Were it made from P, with those from outside heaped
 onto its last bin, clipping would cost nothing, and the narrowest range would win.
 
