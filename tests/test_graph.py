@@ -525,3 +525,48 @@ def test_assignment_on_every_device(device):
     x[:, 2] = [8.0, 9.0]
     x[tc.tensor([0], device=device), 0] = 7.0
     np.testing.assert_array_equal(x.numpy(), [[7, 1, 8], [2, 3, 9]])
+
+
+# --------------------------------------------------------------------------- gradients together
+
+
+def both(a, b):
+    """``ab``, with one function for both gradients."""
+    asked = []
+
+    def backward(g, wanted):
+        asked.append(wanted)
+        return g * b if wanted[0] else None, g * a if wanted[1] else None
+
+    both.asked = asked
+    return a * b, backward
+
+
+def test_an_operation_may_give_all_its_gradients_together():
+    a, b = leaf(2.0), leaf(3.0)
+    (apply(both, a, b) * 10.0).sum().backward()
+    assert (a.grad.item(), b.grad.item()) == (30, 20)
+    assert both.asked == [(True, True)]
+
+
+def test_it_is_told_which_gradients_are_wanted():
+    b = leaf(3.0)
+    apply(both, tc.tensor([2.0]), b).sum().backward()
+    assert b.grad.item() == 2
+    assert both.asked == [(False, True)]
+
+
+def test_gradients_that_come_together_are_brought_to_shape_and_type():
+    def op(a, b):
+        return a * b, lambda g, wanted: (g * b, (g * a).astype(np.float64))
+
+    a, b = leaf(1.0, 2.0), leaf(3.0)
+    apply(op, a, b).sum().backward()
+    assert (b.grad.tolist(), b.grad.dtype) == ([3], np.float32)
+
+
+def test_one_array_for_two_inputs_is_added_to_without_harm():
+    """The gradients of x + y share memory; what x gets from elsewhere must not reach y."""
+    x, y = leaf(1.0, 2.0), leaf(3.0, 4.0)
+    (x * 5.0 + (x + y)).sum().backward()
+    assert (x.grad.tolist(), y.grad.tolist()) == ([6, 6], [1, 1])

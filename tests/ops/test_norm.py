@@ -10,6 +10,7 @@ from strategies import normal, orders, seeds
 import tinycompress as tc
 from tinycompress import functional as F
 from tinycompress.functional.layers import batch_norm_training
+from tinycompress.ops import norm
 
 EPS = 1e-3  # larger than usual, so that a channel of two close values is not all curvature
 
@@ -104,3 +105,41 @@ def test_normalized_shape_may_be_one_number(normalized_shape, rng):
     x = rng.normal(size=(2, 4))
     expected = layer_norm_reference(x, 1, np.ones(4), np.zeros(4), 1e-5)
     np.testing.assert_allclose(F.layer_norm(x, normalized_shape).data, expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("setting", [{"BLOCK": 1}, {"ROW": 1}, {"ROW": 7, "BLOCK": 20}])
+@given(shape=images(), seed=seeds, training=st.booleans())
+def test_rows_and_blocks_change_nothing(setting, shape, seed, training):
+    arrays = normal(seed, shape, *[shape[1:2]] * 2)
+    mean, log_var = normal(seed + 1, *[shape[1:2]] * 2)
+
+    def run():
+        leaves = [tc.tensor(a, requires_grad=True) for a in arrays]
+        x, w, b = leaves
+        y = F.batch_norm(x, mean, np.exp(log_var), w, b, training, EPS)
+        return y.data, *tc.grad(y, leaves, np.random.default_rng(2).normal(size=y.shape))
+
+    expected = run()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in setting.items():
+            patch.setattr(norm, name, value)
+        found = run()
+    for a, e in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, e, rtol=1e-9, atol=1e-10)
+
+
+def test_bits_do_not_depend_on_where_an_array_begins(rng):
+    """Rows and blocks are cut by shape, and no sum depends on the place in memory."""
+    x = rng.normal(size=(28, 8, 28, 16)).astype(np.float32)
+    w, g = rng.normal(size=16).astype(np.float32), rng.normal(size=x.shape).astype(np.float32)
+    results = []
+    for offset in range(4):
+        memory = np.empty(x.size + offset, np.float32)
+        moved = memory[offset:].reshape(x.shape)
+        moved[...] = x
+        leaves = [tc.Tensor(a, requires_grad=True) for a in (moved.transpose(1, 3, 0, 2), w, w + 1)]
+        y, (mean, var, _) = batch_norm_training(*leaves, 1e-5)
+        results.append([y.data, mean, var, *tc.grad(y, leaves, g.transpose(1, 3, 0, 2))])
+    for again in results[1:]:
+        for a, b in zip(results[0], again, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -59,8 +59,9 @@ def add_bias(y: Array, b: Array, out: Array) -> tuple[Array, tuple[None]]:
     """
     xp = array_module(y)
     h, row = len(y), math.prod(y.shape[1:])
-    tiled = xp.broadcast_to(b, (row // max(1, len(b)), len(b))).reshape(row)
-    xp.add(y.reshape(h, row), tiled, out=out.reshape(h, row))
+    tiled = xp.empty((row // max(1, len(b)), len(b)), y.dtype)
+    tiled[...] = b
+    xp.add(y.reshape(h, row), tiled.reshape(row), out=out.reshape(h, row))
     return out, (None,)
 
 
