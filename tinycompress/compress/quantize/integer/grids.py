@@ -65,12 +65,13 @@ class QuantizeInput(nn.Module):
             return x
         x, grid = as_float_tensor(x), self.grid
         xp = array_module(x.data)
-        with on_device(x.data), np.errstate(over="ignore"):
-            kind = np.result_type(x.dtype, np.float32)
-            steps = xp.rint(x.data.astype(kind, copy=False) / kind.type(grid.scale))
-            if bool(xp.isnan(steps).any()):
+        kind = np.result_type(x.dtype, np.float32)
+        with on_device(x.data), np.errstate(over="ignore", invalid="ignore"):
+            steps = x.data.astype(kind, copy=False) / kind.type(grid.scale)
+            steps = xp.clip(xp.rint(steps, out=steps), *grid.steps, out=steps)
+            if steps.size and bool(xp.isnan(steps.max())):
                 raise ValueError(f"{self._name or 'the input'}: holds NaN, which has no code")
-            steps = xp.clip(steps, *grid.steps, out=steps).astype(np.float32, copy=False)
+            steps = steps.astype(np.float32, copy=False)
         return QTensor.from_steps(steps, grid)
 
     def config(self) -> dict[str, Any]:
