@@ -12,7 +12,7 @@ import tinycompress
 
 PACKAGE = Path(tinycompress.__file__).parent
 FLOORS = [
-    ["backend", "random", "shapes", "files", "allocator"],
+    ["backend", "random", "shapes", "files", "allocator", "tables"],
     ["ops"],
     ["graph", "recorded", "tensor"],
     ["functional", "nn"],
@@ -20,7 +20,7 @@ FLOORS = [
     ["train"],
     ["compress"],
     ["format"],
-    ["report", "cli", "__main__", "__init__"],
+    ["report", "budget", "cli", "__main__", "__init__"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "flax", "mxnet", "paddle",

@@ -13,6 +13,7 @@ from tinycompress import (
     train as train,
 )
 from tinycompress.backend import DeviceError as DeviceError
+from tinycompress.budget import mixed_precision as mixed_precision
 from tinycompress.compress.distill import distill as distill
 from tinycompress.compress.prune import (
     prune as prune,
@@ -27,6 +28,7 @@ from tinycompress.compress.quantize import (
     quantization_report as quantization_report,
     quantize as quantize,
 )
+from tinycompress.compress.sensitivity import sensitivity as sensitivity
 from tinycompress.format import (
     FormatError as FormatError,
     inspect as inspect,

@@ -15,13 +15,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from tinycompress.data import Dataset
 from tinycompress.format import load, save
 from tinycompress.nn import Module, summary
+from tinycompress.tables import as_text as as_text
 from tinycompress.train import Workers, evaluate, predict
 
 PathLike = str | os.PathLike[str]
@@ -103,13 +103,6 @@ class Comparison:
 
     def __str__(self) -> str:
         return as_text(self.table())
-
-
-def as_text(table: Table) -> str:
-    """A table as lines of plain text, as wide as they need to be."""
-    pieces = Console(width=1000).render(table)
-    text = "".join(piece.text for piece in pieces)  # without the pieces' colours
-    return "\n".join(line.rstrip() for line in text.splitlines())
 
 
 def _three_digits(number: float) -> str:
