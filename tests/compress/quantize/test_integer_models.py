@@ -116,6 +116,24 @@ def test_every_device_gives_the_same_bits(make, device):
 
 
 @each_model
+def test_the_second_gpu_gives_the_same_bits(make, cupy):
+    model = make()
+    expected = model(IMAGES).numpy()
+    there = model.to("cuda:1")(tc.tensor(IMAGES, device="cuda:1"))
+    assert there.device == "cuda:1"
+    np.testing.assert_array_equal(there.numpy(), expected)
+    with pytest.raises(tc.DeviceError, match=r"cuda:1 and cuda:0|cuda:0 and cuda:1"):
+        model(tc.tensor(IMAGES, device="cuda:0"))
+
+
+def test_layers_are_made_where_the_weights_are(cupy):
+    linear = nn.Linear(4, 3).to("cuda:1")
+    layer = IntegerLinear.from_float(linear, QuantConfig(), output=Grid(0.1, 0, U8))
+    assert {a.device.id for a in layer.buffers()} == {1}
+    assert layer.weight.device == layer.to_float().bias.device == "cuda:1"
+
+
+@each_model
 def test_a_file_gives_back_an_integer_model_to_the_bit(make, tmp_path):
     model = make()
     if isinstance(model, Residual):

@@ -68,7 +68,7 @@ class IntegerLayer(IntegerModule):
     """
 
     float_type: ClassVar[type[nn.Module]]
-    axes: ClassVar[int | None]
+    axes: ClassVar[int]
 
     def __init__(
         self,
@@ -127,9 +127,10 @@ class IntegerLayer(IntegerModule):
         with skeletons():
             new = cls(**layer.config(), **options)
         new.set_grids(output, input)
-        new.weight_codes, new.weight_scale = weight.codes, weight.scale.astype(np.float32)
-        if layer.bias is not None:
-            new.bias = layer.bias.data.astype(np.float32)
+        with on_device(weight.codes):
+            new.weight_codes, new.weight_scale = weight.codes, weight.scale.astype(np.float32)
+            if layer.bias is not None:
+                new.bias = layer.bias.data.astype(np.float32)
         return new.to(device_of(weight.codes)).train(layer.training)
 
     @classmethod
@@ -141,7 +142,9 @@ class IntegerLayer(IntegerModule):
         Raises:
             ValueError: the weights cannot be quantized so; ``name`` is named.
         """
-        weight = quantize_weight(layer.weight.data.astype(np.float32), config, name)
+        with on_device(layer.weight.data):
+            w = layer.weight.data.astype(np.float32)
+        weight = quantize_weight(w, config, name)
         return cls.from_codes(layer, weight, config, **grids)
 
     # ------------------------------------------------------------------------------- computing
@@ -156,19 +159,18 @@ class IntegerLayer(IntegerModule):
         """
         x = self.codes_of(x)
         self.check_shapes(x.shape, steps)
-        arithmetic = self.arithmetic(x.grid, self._name or type(self).__name__)
         data = x.steps().data
         check_same_device(type(self).__name__, data, self.weight_codes)
-        finish = Step("requantize", _step_of(arithmetic.finish), monotone=True)
-        y = arithmetic.product(data, finish, *steps)
-        y = y.astype(np.float32, copy=False)
+        with on_device(data):
+            arithmetic = self.arithmetic(x.grid, self._name or type(self).__name__)
+            finish = Step("requantize", _step_of(arithmetic.finish), monotone=True)
+            y = arithmetic.product(data, finish, *steps).astype(np.float32, copy=False)
         return Tensor(y) if arithmetic.output is None else QTensor.from_steps(y, arithmetic.output)
 
     def in_chain(self) -> Head:
         # A weight of codes: batch norm, which floats may have behind them, is not folded into it.
         weight = Tensor(self.weight_codes)
-        windows = self.axes == 4
-        return Head(self.run, self._on_arrays, weight, None, {}, self.axes or 2, windows)
+        return Head(self.run, self._on_arrays, weight, None, {}, self.axes, windows=self.axes == 4)
 
     def _on_arrays(self, x: Array, weight: Any, bias: Any, steps: Any, keep: bool) -> Result:
         y = self.run(x, weight, bias, steps)
@@ -227,7 +229,7 @@ class IntegerLayer(IntegerModule):
         with skeletons():
             layer = self.float_type(**self._float_config)
         layer.weight = nn.Parameter(self.weight.data)
-        layer.bias = None if self.bias is None else nn.Parameter(self.bias.copy())
+        layer.bias = None if self.bias is None else nn.Parameter(copy_of(self.bias))
         return layer.train(self.training)
 
     def config(self) -> dict[str, Any]:
