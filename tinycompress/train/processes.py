@@ -38,8 +38,8 @@ from tinycompress.train.shared_state import SharedState
 
 Work = Callable[[Any], Any]
 
-SPIN = 0.0005
-"""Seconds for which a process looks for an answer without going to sleep: waking up costs it a
+SPIN = 0.001
+"""Seconds for which a process looks for a message without going to sleep: waking up costs it a
 tenth of a millisecond, and the next message usually comes sooner than this."""
 
 
