@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from tinycompress.backend import Array, array_module, check_same_device, is_array, on_device
-from tinycompress.compress.quantize.blocks import reduce_blocks, spread
+from tinycompress.compress.quantize.blocks import block_shape, reduce_blocks, spread
 from tinycompress.compress.quantize.ranges import IntegerRange
 
 SMALLEST_SCALE = float(np.finfo(np.float32).tiny)
@@ -44,12 +44,21 @@ def min_max(
     """
     xp = check_floats(x, name)
     with on_device(x):
-        lo = reduce_blocks(lambda block: block.min(axis=-1), x, axis, group)
-        hi = reduce_blocks(lambda block: block.max(axis=-1), x, axis, group)
+        lo, hi = _ends(x, axis, group)
         if not bool((xp.isfinite(lo) & xp.isfinite(hi)).all()):
             what = "NaN" if bool(xp.isnan(lo).any()) else "infinity"
             raise ValueError(f"{name}: holds {what}; there is no range to quantize")
         return lo.astype(xp.float64), hi.astype(xp.float64)
+
+
+def _ends(x: Array, axis: int | None, group: int | None) -> tuple[Array, Array]:
+    """The smallest and the largest number of each block."""
+    if group is None and (axis is None or x.ndim > 1):  # in the order of memory, without a copy
+        block_shape(x.shape, axis)
+        others = None if axis is None else tuple(i for i in range(x.ndim) if i != axis % x.ndim)
+        return x.min(axis=others).reshape(-1), x.max(axis=others).reshape(-1)
+    lo = reduce_blocks(lambda block: block.min(axis=-1), x, axis, group)
+    return lo, reduce_blocks(lambda block: block.max(axis=-1), x, axis, group)
 
 
 def choose_qparams(

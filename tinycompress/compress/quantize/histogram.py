@@ -84,9 +84,9 @@ def histogram_of(x: Array, name: str = "x") -> Histogram:
     exponent = math.frexp(largest)[1] - SIDE_BITS  # largest < 2^exponent · SIDE
     xp = array_module(x)
     with on_device(x):
-        numbers = x.ravel().astype(xp.float64)
-        places = xp.floor(xp.ldexp(numbers, xp.full(1, -exponent, xp.int32)))
-        places = xp.where(numbers < 0, xp.minimum(places, -1.0), places)
+        numbers = x.ravel(order="K").astype(xp.float64)  # as they lie: their order says nothing
+        widths = xp.ldexp(numbers, xp.full(1, -exponent, xp.int32))
+        places = xp.floor(widths) - ((numbers < 0) & (widths == 0))
         numbered = xp.bincount(places.astype(xp.int64) + SIDE, minlength=2 * SIDE)
         zeros = int((numbers == 0).sum())
     bins = to_numpy(numbered).astype(np.int64)
