@@ -168,7 +168,7 @@ def bias_steps(b, unit):
 def run_requantized(x, w, b, s_x, s_w, s_y, op, options, zero_point, target, low=None):
     """The operation with every input a tensor."""
     unit = s_x.data * s_w.data
-    largest = int(np.abs(x.data).max())
+    largest = tuple(int(np.abs(t.data).max()) for t in (x, w))
     product = multiplied(x.data, w.data, bias_steps(b.data, unit), largest, op, options)
     return apply(
         requantized,
@@ -241,10 +241,10 @@ def test_clipped_outputs_pass_nothing_and_the_ends_pass(low):
 def test_sums_beyond_float32_are_exact():
     """2²⁴ + 1 is no float32 number."""
     x, w = np.float32([[4096, 1]]), np.float32([[4096, 1]])
-    product = multiplied(x, w, np.zeros(1), 4096, linear.linear, {})
+    product = multiplied(x, w, np.zeros(1), (4096, 4096), linear.linear, {})
     assert product.sums.dtype == np.float64
     assert product.sums[0, 0] == 2**24 + 1
-    small = multiplied(x, w / 4096, np.zeros(1), 4096, linear.linear, {})
+    small = multiplied(x, w / 4096, np.zeros(1), (4096, 4096), linear.linear, {})
     assert small.sums.dtype == np.float32
 
 
@@ -252,7 +252,7 @@ def test_floats_out_are_the_accumulators_in_real_numbers(rng):
     x, w, b, s_x, s_w, op, options = a_layer(rng, "linear")
     leaves = [tc.tensor(a, requires_grad=True) for a in (x, w, b, s_x, s_w)]
     unit = s_x * s_w
-    product = multiplied(x, w, bias_steps(b, unit), 7, op, options)
+    product = multiplied(x, w, bias_steps(b, unit), (7, 7), op, options)
     y = apply(dequantized, *leaves, product=product, unit=unit)
     np.testing.assert_array_equal(y.data, (x @ w.T + np.rint(b / unit)) * unit)
     g = rng.normal(size=y.shape)
@@ -287,7 +287,7 @@ def test_requantized_on_the_stand_in_gives_the_same_bits(cupy, rng):
         leaves = [tc.tensor(a, device=device, requires_grad=True) for a in (x, w, b, s_x, s_w, s_y)]
         with on_device(leaves[0].data):
             bias = to_device(bias_steps(b, unit), device)
-            product = multiplied(leaves[0].data, leaves[1].data, bias, 7, op, options)
+            product = multiplied(leaves[0].data, leaves[1].data, bias, (7, 7), op, options)
         y = apply(
             requantized,
             *leaves,

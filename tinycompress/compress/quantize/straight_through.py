@@ -33,6 +33,7 @@ from tinycompress.compress.quantize.blocks import reduce_blocks, spread
 from tinycompress.compress.quantize.exact import FLOAT32_LIMIT
 from tinycompress.compress.quantize.ranges import IntegerRange
 from tinycompress.ops.elementwise import Result
+from tinycompress.ops.layout import to_hnwc
 
 # ------------------------------------------------------------------------------- floats and steps
 
@@ -51,8 +52,9 @@ def quantize_steps(
         zero_point = spread(zero_point.astype(x.dtype), x.shape, axis, group)
     low, high = target.qmin - zero_point, target.qmax - zero_point
     units = spread(scale, x.shape, axis, group)
-    steps = xp.rint(x / units)
-    inside = xp.logical_and(steps >= low, steps <= high)
+    before = xp.rint(x / units)
+    steps = xp.clip(before, low, high)
+    inside = steps == before
 
     def d_x(g: Array) -> Array:
         return xp.where(inside, g, 0) / units
@@ -60,7 +62,7 @@ def quantize_steps(
     def d_scale(g: Array) -> Array:
         return -_sum_of_blocks(d_x(g) * (x / units), axis, group)
 
-    return xp.clip(steps, low, high), (d_x, d_scale)
+    return steps, (d_x, d_scale)
 
 
 def binary_steps(w: Array, scale: Array, axis: int | None = None) -> Result:
@@ -136,10 +138,15 @@ class Product(NamedTuple):
         """One number per channel, or a single one, to stand beside ``sums``."""
         return values.reshape(-1, *(1,) * (-self.axis - 1))
 
+    def rows(self, values: Array) -> Array:
+        """(..., O) -> (everything else, O), without a copy: images lie in memory as H, N, W, O."""
+        last = to_hnwc(values) if self.axis == -3 else values
+        return last.reshape(-1, last.shape[-1])
+
     def per_channel(self, values: Array) -> Array:
-        """(O): the sum over everything else."""
-        axes = tuple(i for i in range(values.ndim) if i != values.ndim + self.axis)
-        return values.sum(axis=axes)
+        """(O): the sum over everything else, by BLAS, which is faster than ``sum`` is."""
+        rows = self.rows(values)
+        return array_module(rows).ones(len(rows), rows.dtype) @ rows
 
     def accumulators(self) -> Array:
         """The sums and the bias: what an int32 holds in the integer engine."""
@@ -151,22 +158,40 @@ class Product(NamedTuple):
         units = to_device(self.column(unit), device_of(sums))
         return (sums.astype(np.float64) * units).astype(dtype)
 
+    def ends(self, unit: np.ndarray) -> Array:
+        """The smallest and the largest of :meth:`values` in each channel, (2, O)."""
+        xp, sums = array_module(self.sums), self.sums
+        if self.axis == -3:  # whole rows of images first: long stretches of memory
+            low, high = sums.min(axis=2).min(axis=(0, 2)), sums.max(axis=2).max(axis=(0, 2))
+        else:
+            rows = self.rows(sums)
+            low, high = rows.min(axis=0), rows.max(axis=0)
+        ends = xp.stack([low, high]) + self.bias
+        return (ends.astype(np.float64) * to_device(unit, device_of(ends))).astype(np.float32)
+
 
 def multiplied(
-    x: Array, w: Array, bias: Array, largest: int, op: Callable[..., Result], options: Mapping
+    x: Array,
+    w: Array,
+    bias: Array,
+    highest: tuple[int, int],
+    op: Callable[..., Result],
+    options: Mapping[str, Any],
 ) -> Product:
     """``op(x, w)`` of steps, exact: in float32 where every partial sum is below 2²⁴, else float64.
 
     Args:
-        x: steps, at most ``largest`` in size.
-        w: (O, ...) steps.
+        x: steps; w: (O, ...) steps.
         bias: (O) whole numbers.
+        highest: how large a step of ``x`` and one of ``w`` can be.
         op: ``conv.conv2d`` or ``linear.linear``.
         options: its other arguments.
     """
     xp = array_module(x)
-    size = xp.abs(w).reshape(w.shape[0], -1).sum(axis=1, dtype=xp.float64)
-    reach = float(xp.max(size * largest + xp.abs(bias)))
+    reach = highest[0] * highest[1] * (w.size // w.shape[0]) + float(xp.abs(bias).max())
+    if reach >= FLOAT32_LIMIT:  # see what the weights are
+        size = xp.abs(w).reshape(w.shape[0], -1).sum(axis=1, dtype=xp.float64)
+        reach = float(xp.max(size * highest[0] + xp.abs(bias)))
     exact = np.dtype(np.float64) if reach >= FLOAT32_LIMIT else x.dtype
     sums, backward = op(x.astype(exact, copy=False), w.astype(exact, copy=False), None, **options)
     return Product(sums, bias.astype(exact), backward, -3 if w.ndim == 4 else -1, reach)
@@ -193,21 +218,18 @@ def requantized(
         low, high: the lowest and the highest step of the output; ``low=0`` makes a ReLU.
     """
     xp = array_module(x)
-    acc = product.accumulators()
     m, shift = (product.column(to_device(a, device_of(x))) for a in fixed_point.multiplier(factors))
-    y = fixed_point.rounded(acc, m, shift, max(abs(low), abs(high)))
-    inside = xp.logical_and(y >= low, y <= high)
-    steps = xp.clip(y, low, high).astype(x.dtype)
+    acc = product.accumulators()
+    before = fixed_point.rounded(acc, m, shift, max(abs(low), abs(high)))
+    clipped = xp.clip(before, low, high)
+    inside = clipped == before
 
     def backward(g: Array, wanted: tuple[bool, ...]) -> list[Array | None]:
         g = xp.where(inside, g, 0) / s_y  # by the real number y·s_y
-        gradients = _by_the_parts(g, wanted[:5], w, b, s_x, s_w, product)
-        if not wanted[5]:
-            return [*gradients, None]
-        real = acc.astype(g.dtype) * product.column(s_x * s_w)
-        return [*gradients, -(g * real).sum().reshape(1) / s_y]
+        gradients, real = _by_the_parts(g, wanted[:5], s_x, s_w, product, wanted[5])
+        return [*gradients, None if real is None else -real / s_y]
 
-    return steps, backward
+    return clipped.astype(x.dtype), backward
 
 
 def dequantized(
@@ -221,7 +243,7 @@ def dequantized(
 ) -> Result:
     """``y ≈ s_x·s_w·(x ∘ w) + b`` in floats, from the accumulators: what a model's output is."""
     y = product.values(unit, x.dtype)
-    return y, lambda g, wanted: _by_the_parts(g, wanted, w, b, s_x, s_w, product)
+    return y, lambda g, wanted: _by_the_parts(g, wanted, s_x, s_w, product)[0]
 
 
 def summed(*inputs: Array, sums: Array, low: int, high: int) -> Result:
@@ -249,23 +271,25 @@ def summed(*inputs: Array, sums: Array, low: int, high: int) -> Result:
 def _by_the_parts(
     g: Array,
     wanted: tuple[bool, ...],
-    w: Array,
-    b: Array | None,
     s_x: Array,
     s_w: Array,
     product: Product,
-) -> list[Array | None]:
-    """The derivatives of ``s_x·s_w·(x ∘ w) + b`` by x, w, b, s_x and s_w."""
+    asked: bool = False,
+) -> tuple[list[Array | None], Array | None]:
+    """The derivatives of ``y = s_x·s_w·(x ∘ w) + b`` by x, w, b, s_x and s_w; and Σ g·y if asked.
+
+    That sum and the derivatives by scales need no more than two numbers of each channel, Σ g and
+    Σ g·(x ∘ w).
+    """
     unit = s_x * s_w  # (O) or (1)
     down = (g * product.column(unit)).astype(product.sums.dtype, copy=False)
-    gradients = list(product.backward(down, (wanted[0], wanted[1], False))[:2])
-    gradients.append(product.per_channel(g) if wanted[2] else None)
-    if not (wanted[3] or wanted[4]):
-        return [*gradients, None, None]
-    moved = product.per_channel(g * product.sums.astype(g.dtype, copy=False))  # (O)
-    d_w = moved * s_x
-    return [
-        *gradients,
-        (moved * s_w).sum().reshape(1),
-        d_w if s_w.shape == d_w.shape else d_w.sum().reshape(1),
-    ]
+    d_x, d_w, _ = product.backward(down, (wanted[0], wanted[1], False))
+    total = product.per_channel(g) if wanted[2] or asked else None
+    gradients = [d_x, d_w, total if wanted[2] else None, None, None]
+    if not (wanted[3] or wanted[4] or asked):
+        return gradients, None
+    moved = product.per_channel(g * product.sums.astype(g.dtype, copy=False))
+    gradients[3] = (moved * s_w).sum().reshape(1)
+    gradients[4] = moved * s_x if s_w.shape == moved.shape else (moved * s_x).sum().reshape(1)
+    real = ((moved + total * product.bias) * unit).sum().reshape(1) if asked else None
+    return gradients, real

@@ -27,7 +27,11 @@ from tinycompress import nn
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
 from tinycompress.compress.quantize.affine import SMALLEST_SCALE
 from tinycompress.compress.quantize.config import QuantConfig
-from tinycompress.compress.quantize.observers import Observer, make_observer
+from tinycompress.compress.quantize.observers import (
+    MinMaxObserver,
+    Observer,
+    make_observer,
+)
 from tinycompress.compress.quantize.qtensor import Grid, QTensor
 from tinycompress.compress.quantize.straight_through import learned_scale, quantize_steps
 from tinycompress.nn.skeleton import new_array
@@ -85,6 +89,11 @@ class ActivationQuantizer(nn.Module):
     def ready(self) -> bool:
         """Whether anything was seen."""
         return int(self.observer.count[0]) > 0
+
+    @property
+    def looks_at_ends(self) -> bool:
+        """Whether the smallest and the largest numbers say as much as all of them."""
+        return type(self.observer) is MinMaxObserver and self.step is None
 
     # ------------------------------------------------------------------------------- computing
 

@@ -139,10 +139,11 @@ class PreparedLayer(Switched):
         x_steps, s_x = x.steps(), as_scale(x)
         w_steps, s_w, bias = self._whole_weights(s_x)
         unit = float64_of(s_x) * float64_of(s_w)
-        largest = max(abs(end) for end in x.grid.steps)
+        q = self.quantization
+        highest = max(abs(end) for end in x.grid.steps), 1 if q.bits == 1 else q.target.qmax
         op, options = type(self).product, self._options()
         with on_device(x_steps.data):
-            product = multiplied(x_steps.data, w_steps.data, bias, largest, op, options)
+            product = multiplied(x_steps.data, w_steps.data, bias, highest, op, options)
         if product.reach > INT32_LARGEST:
             whole = to_numpy(w_steps.data).astype(np.int64)
             check_accumulator(self.label, whole, x.grid.steps, to_numpy(bias))
@@ -185,7 +186,8 @@ class PreparedLayer(Switched):
 
     def _seen(self, product: Product, unit: np.ndarray) -> Array:
         """The output as real numbers, before it gets its grid."""
-        y = product.values(unit)
+        assert self.output_quantizer is not None
+        y = product.ends(unit) if self.output_quantizer.looks_at_ends else product.values(unit)
         return y.clip(0, None) if self.relu else y
 
     def _run(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
