@@ -6,6 +6,7 @@ from hypothesis import given, strategies as st
 from quantize_cases import targets
 
 import tinycompress as tc
+from tinycompress import functional as F, nn
 from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.quantize import IntegerRange, affine
 from tinycompress.compress.quantize.qtensor import Grid, QTensor
@@ -50,10 +51,12 @@ def test_codes_move_and_none_changes(q):
         (q.unsqueeze(0), q.codes[None]),
         (q.unsqueeze(0).squeeze(0), q.codes),
         (q[1:], q.codes[1:]),
+        (q.detach(), q.codes),
         (next(iter(q)), q.codes[0]),
     ]:
         np.testing.assert_array_equal(moved.codes, expected)
         assert moved.grid == q.grid
+        assert (moved.numel(), moved.dim()) == (moved.size, moved.ndim)
         assert (moved.shape, moved.ndim, moved.size) == (
             expected.shape, expected.ndim, expected.size,
         )  # fmt: skip
@@ -92,6 +95,10 @@ def test_it_lives_where_its_codes_live(device):
         (lambda q: q > 0, TypeError),
         (lambda q: np.asarray(q), TypeError),
         (lambda q: float(q), TypeError),
+        (lambda q: F.relu(q), TypeError),
+        (lambda q: F.linear(q, np.ones((2, 3), np.float32)), TypeError),
+        (lambda q: tc.cat([q, q]), TypeError),
+        (lambda q: nn.ReLU()(q), TypeError),
         (lambda q: q.relu(), AttributeError),
         (lambda q: q.mean(axis=1), AttributeError),
     ],

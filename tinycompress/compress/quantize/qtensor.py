@@ -164,6 +164,12 @@ class QTensor:
     def requires_grad(self) -> bool:
         return self._values.requires_grad
 
+    def numel(self) -> int:
+        return self._values.size
+
+    def dim(self) -> int:
+        return self._values.ndim
+
     def __len__(self) -> int:
         return len(self._values)
 
@@ -174,11 +180,10 @@ class QTensor:
 
     # ----------------------------------------------------------------------------------- moving
 
-    flatten, reshape, view, permute, transpose, squeeze, unsqueeze, __getitem__ = map(
-        _shape_method,
-        ("flatten", "reshape", "view", "permute", "transpose", "squeeze", "unsqueeze",
-         "__getitem__"),
-    )  # fmt: skip
+    flatten, reshape, view = map(_shape_method, ("flatten", "reshape", "view"))
+    permute, transpose, detach = map(_shape_method, ("permute", "transpose", "detach"))
+    squeeze, unsqueeze = map(_shape_method, ("squeeze", "unsqueeze"))
+    __getitem__ = _shape_method("__getitem__")
 
     def _like(self, values: Tensor) -> QTensor:
         new = type(self).__new__(type(self))
@@ -192,7 +197,7 @@ class QTensor:
         raise AttributeError(f"QTensor.{name}: {_ADVICE}")
 
     def _refuse(self, *_: Any) -> Any:
-        raise TypeError(f"arithmetic with a QTensor: {_ADVICE}")
+        raise TypeError(f"a QTensor is not computed with: {_ADVICE}")
 
     __add__ = __radd__ = __sub__ = __rsub__ = __mul__ = __rmul__ = _refuse
     __truediv__ = __rtruediv__ = __matmul__ = __rmatmul__ = __neg__ = __pow__ = _refuse
