@@ -109,10 +109,15 @@ def rounded(acc: Array, m: Array | int, shift: Array | int, largest: int) -> Arr
     xp = array_module(acc)
     if int(xp.max(xp.asarray(shift))) + int(largest).bit_length() <= EXACT_BITS:
         return rounded_floats(acc, factor(m, shift, xp))
-    product = acc.astype(xp.int64) * m
-    half = xp.left_shift(xp.ones_like(product), xp.asarray(shift - 1))
-    product += half
-    return xp.right_shift(product, xp.asarray(shift))
+    return rounded_integers(acc, m, xp.asarray(shift))
+
+
+def rounded_integers(acc: Array, m: Array | int, shift: Array) -> Array:
+    """:func:`rounded` in int64, where it is always exact."""
+    xp = array_module(acc)
+    y = acc.astype(xp.int64) * m
+    y += xp.left_shift(xp.ones_like(shift), shift - 1)
+    return xp.right_shift(y, shift)
 
 
 def rounded_floats(acc: Array, real: Array | float) -> Array:
@@ -182,48 +187,55 @@ class Requantization:
     What :func:`requantize` computes, as float32, prepared once and applied to many arrays.
 
     Attributes:
-        m, shift: int64 arrays, (O) or (1), on the device of the accumulators.
+        m, shift: (O) int64, on the device of the accumulators.
+        real: ``m · 2⁻ˢʰⁱᶠᵗ``, (O) float64.
+        slow: the numbers of the channels for which float64 is not exact: usually none, and where
+            codes have many bits, all.
         low, high: the ends of the clip: steps of the output's grid.
-        real: ``m · 2⁻ˢʰⁱᶠᵗ`` where float64 is exact for all channels, else None.
     """
 
     m: Array
     shift: Array
+    real: Array
+    slow: Array
     low: int
     high: int
-    real: Array | None
 
     @classmethod
     def of(cls, real: np.ndarray, low: int, high: int, device: str = "cpu") -> Requantization:
-        """For real multipliers (on the host)."""
+        """For real multipliers (O) on the host."""
         m, shift = multiplier(real)
         bits = max(abs(low), abs(high)).bit_length()
-        exact = int(shift.max()) + bits <= EXACT_BITS
-        in_floats = to_device(factor(m, shift), device) if exact else None
-        return cls(to_device(m, device), to_device(shift, device), low, high, in_floats)
+        slow = np.flatnonzero(shift + bits > EXACT_BITS)
+        put = lambda a: to_device(a, device)  # noqa: E731
+        return cls(put(m), put(shift), put(factor(m, shift)), put(slow), low, high)
 
     def __call__(self, acc: Array) -> Array:
         """Steps of whole numbers in floats or integers. Float32 accumulators are written over."""
         xp = array_module(acc)
         acc = xp.ascontiguousarray(acc)
         out = acc if acc.dtype == np.float32 else xp.empty(acc.shape, np.float32)
-        if self.real is None:
-            y = rounded(acc, self.m, self.shift, max(abs(self.low), abs(self.high)))
-            out[...] = xp.clip(y, self.low, self.high)
-        elif xp is np:
-            self._in_chunks(acc, out, self.real)
-        else:
-            out[...] = xp.clip(rounded_floats(acc, self.real), self.low, self.high)
+        exactly = None
+        if self.slow.size:
+            y = rounded_integers(acc[..., self.slow], self.m[self.slow], self.shift[self.slow])
+            exactly = xp.clip(y, self.low, self.high)
+        if self.slow.size < self.m.size:
+            if xp is np:
+                self._in_chunks(acc, out)
+            else:
+                out[...] = xp.clip(rounded_floats(acc, self.real), self.low, self.high)
+        if exactly is not None:
+            out[..., self.slow] = exactly
         return out
 
-    def _in_chunks(self, acc: np.ndarray, out: np.ndarray, real: np.ndarray) -> None:
-        """The same piece by piece, without large arrays in between."""
+    def _in_chunks(self, acc: np.ndarray, out: np.ndarray) -> None:
+        """All channels in float64, piece by piece, without large arrays in between."""
         rows, results = acc.reshape(-1, acc.shape[-1]), out.reshape(-1, acc.shape[-1])
         count = max(1, CHUNK // max(1, rows.shape[1]))
         memory = np.empty((min(count, len(rows)), rows.shape[1]))
         for start in range(0, len(rows), count):
             part = rows[start : start + count]
-            y = np.multiply(part, real, out=memory[: len(part)])
+            y = np.multiply(part, self.real, out=memory[: len(part)])
             y += 0.5
             np.floor(y, out=y)
             np.clip(y, self.low, self.high, out=y)
