@@ -5,7 +5,7 @@ import pytest
 
 from tinycompress import models, nn
 from tinycompress.backend import to_device
-from tinycompress.compress.quantize import QuantConfig, quantize
+from tinycompress.compress.quantize import QuantConfig, adaround, quantize
 from tinycompress.compress.quantize.bias_correction import correct_biases, with_rounded_weights
 from tinycompress.compress.quantize.capture import channel_means, inputs_and_outputs
 from tinycompress.data import Dataset
@@ -81,6 +81,23 @@ def test_capture_gives_what_passes_in_evaluation():
     np.testing.assert_allclose(y, model[2](x).data, rtol=1e-5)
     assert model.training
     assert not any(m._hooks for m in model.modules())
+
+
+def test_a_layer_that_sees_images_of_two_sizes():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.pool = nn.Conv2d(1, 1, 3), nn.MaxPool2d(2)
+
+        def forward(self, x):
+            return self.conv(x).mean() + self.conv(self.pool(x)).mean()
+
+    model = Twice()
+    x, _ = inputs_and_outputs(model, "conv", images)
+    np.testing.assert_array_equal(x, images)
+    corrected = correct_biases(model, QuantConfig(2), images)
+    assert corrected.conv.bias.data != model.conv.bias.data
+    assert adaround(model, QuantConfig(2), images, steps=5).conv.weight.shape == (1, 1, 3, 3)
 
 
 def test_no_images():

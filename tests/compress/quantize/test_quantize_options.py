@@ -5,6 +5,7 @@ import pytest
 
 import tinycompress as tc
 from tinycompress import models, nn, optim, random
+from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.quantize import (
     QuantConfig,
     QuantizedConv2d,
@@ -158,6 +159,31 @@ def test_all_of_it_together_and_the_model_stays():
     assert np.abs(q(images).data - right).max() < 0.5 * np.abs(right).max()
     assert {k: v.tobytes() for k, v in model.state_dict().items()} == before
     assert nn.BatchNorm2d in kinds(model)
+
+
+@pytest.mark.parametrize("gpu", ["cuda:0", "cuda:1"])
+def test_devices_agree(cupy, gpu):
+    """Whatever device is current, and with every option, the same codes and the same outputs."""
+    model = normed()
+    all_of_it = QuantConfig(4, activations=5, observer="mse", weight_observer="mse")
+    options = {"equalize": True, "adaround": True, "bias_correction": True}
+    ways = [(all_of_it, images, options), (QuantConfig(dynamic=True), None, {})]
+    ways += [(QuantConfig(activations=8, observer=o), images, {}) for o in ("kl", "moving_average")]
+    for config, calibration, how in ways:
+        here = quantize(model, config, calibration, **how)
+        there = quantize(model.copy().to(gpu), config, calibration, **how)
+        assert there.device == gpu
+        found = there(to_device(images, gpu)).data
+        np.testing.assert_allclose(to_numpy(found), here(images).data, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(5, 3), nn.Conv2d(5, 3, 1)], ids=repr)
+def test_a_single_layer_is_a_model_too(layer):
+    x = rng.normal(size=(20, 5, 1, 1)[: layer.weight.ndim]).astype("f")
+    options = {"adaround": True, "bias_correction": True}
+    for how in ({}, {"weights_only": True}):
+        q = quantize(layer, QuantConfig(4), x, **options, **how)
+        assert q(x).shape == layer(x).shape
 
 
 def test_biases_are_corrected_for_the_weights_that_were_rounded_adaptively():

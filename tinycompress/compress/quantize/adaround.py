@@ -33,7 +33,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tinycompress import nn, optim
+from tinycompress import functional as F, nn, optim
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device
 from tinycompress.compress.quantize.affine import SMALLEST_SCALE, choose_qparams
 from tinycompress.compress.quantize.bias_correction import layers_in_order
@@ -107,7 +107,7 @@ def adaround(
         x, _ = inputs_and_outputs(rounded, name, data)
         outputs = _outputs(layer, name in with_relu)
         if name in with_relu:
-            right = right * (right > 0)
+            right = F.relu(right).data
         layer.weight.data = _learn(_grid(layer.weight.data, own, name), outputs, x, right, settings)
     return rounded
 

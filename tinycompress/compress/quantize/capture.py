@@ -77,9 +77,17 @@ def _rows(layer: nn.Module, y: Array) -> Array:
 def inputs_and_outputs(
     model: nn.Module, name: str, data: Any, batch_size: int = 100
 ) -> tuple[Array, Array]:
-    """All that goes into one layer and comes out, behind each other."""
+    """All that goes into one layer and comes out, behind each other.
+
+    Where it is called with inputs of several sizes, those of the first one's.
+    """
     seen: list[tuple[Array, Array]] = []
-    watch(model, [name], data, lambda _, x, y: seen.append((x, y)), batch_size)
+
+    def look(_: str, x: Array, y: Array) -> None:
+        if not seen or x.shape[1:] == seen[0][0].shape[1:]:
+            seen.append((x, y))
+
+    watch(model, [name], data, look, batch_size)
     xp = array_module(seen[0][0])
     with on_device(seen[0][0]):
         inputs, outputs = (xp.concatenate(parts) for parts in zip(*seen, strict=True))

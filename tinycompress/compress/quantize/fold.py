@@ -124,12 +124,13 @@ def _fold(layer: Any, norm: Any, label: str) -> None:
 def _agree(model: nn.Module, folded: nn.Module, sample: Any) -> bool:
     """Whether the two compute the same on the sample, up to rounding."""
     images = first_images(model, sample)
-    return all(
-        float(abs(a - b).max()) <= TOLERANCE * max(float(abs(a).max()), 1e-30)
-        for a, b in zip(*(_outputs(m, images) for m in (model, folded)), strict=True)
-    )
+    with on_device(images):
+        return all(
+            float(abs(a - b).max()) <= TOLERANCE * max(float(abs(a).max()), 1e-30)
+            for a, b in zip(*(_outputs(m, images) for m in (model, folded)), strict=True)
+        )
 
 
 def _outputs(model: nn.Module, images: Array) -> list[Array]:
-    with evaluation_mode(model), no_grad(), on_device(images):
+    with evaluation_mode(model), no_grad():
         return [t.data for t in tensors_in(model(images))]
