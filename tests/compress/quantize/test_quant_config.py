@@ -100,6 +100,7 @@ def test_all_of_it_survives_a_file_and_can_be_a_key(config, overrides):
     again = QuantConfig.from_dict(json.loads(json.dumps(config.to_dict())))
     assert again == config
     assert hash(again) == hash(config)
+    assert eval(repr(config)) == config
 
 
 @given(configs)
@@ -110,6 +111,12 @@ def test_what_is_written_of_weights_alone_did_not_change(config):
         old["group_size"] = config.group_size
     assert json.dumps(config.to_dict()) == json.dumps(old)
     assert QuantConfig.from_dict(old) == config
+
+
+def test_it_shows_what_is_not_default():
+    assert repr(QuantConfig()) == "QuantConfig(bits=8)"
+    config = QuantConfig(4, activations=8, overrides={"fc": None})
+    assert repr(config) == "QuantConfig(bits=4, activations=8, overrides=(('fc', None),))"
 
 
 def test_the_first_override_that_fits_counts():

@@ -32,7 +32,7 @@ _ALWAYS_WRITTEN = ("bits", "scheme", "granularity")
 Overrides = tuple[tuple[str, "QuantConfig | None"], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class QuantConfig:
     """How to quantize a model, or one layer of it.
 
@@ -215,6 +215,12 @@ class QuantConfig:
     def replace(self, **changes: Any) -> QuantConfig:
         """The same with some fields changed."""
         return replace(self, **changes)
+
+    def __repr__(self) -> str:
+        """The bits, and what is not default."""
+        values = [(f.name, getattr(self, f.name), f.default) for f in fields(self)]
+        shown = [f"{n}={v!r}" for n, v, default in values if n == "bits" or v != default]
+        return f"QuantConfig({', '.join(shown)})"
 
     # ------------------------------------------------------------------------------------ files
 
