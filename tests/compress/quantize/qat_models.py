@@ -119,6 +119,8 @@ def networks(draw) -> nn.Module:
             padding = draw(st.integers(0, 1))
             layers.append(kind(2, draw(st.integers(1, 2)), padding))
             side = (side + 2 * padding - 2) // layers[-1].stride[0] + 1
+        if draw(st.booleans()):
+            layers.append(nn.ReLU())
 
     add_convolution()
     for _ in range(draw(st.integers(0, 2))):

@@ -76,6 +76,16 @@ def test_activations_start_and_learn_as_in_the_paper(rng, scheme):
     np.testing.assert_allclose(quantizer.step.grad, expected / np.sqrt(12 * high), rtol=1e-3)
 
 
+def test_calibration_data_count_together(rng):
+    x = rng.normal(size=(50, 3)).astype("f") * np.arange(50)[:, None].astype("f")
+    config = QuantConfig(activations=4, activation_scheme="symmetric", learn_step=True)
+    quantizer = ActivationQuantizer(config, "this layer")
+    for start in (0, 20, 35):
+        quantizer(tc.Tensor(x[start : start + 15 if start else 20]), rounding=False)
+    expected = 2 * np.abs(x).mean(dtype=float) / np.sqrt(7)
+    np.testing.assert_allclose(quantizer.step.data, expected, rtol=1e-6)
+
+
 def test_pruned_weights_do_not_count_in_the_start(rng):
     w = rng.normal(size=(2, 40)).astype("f")
     whole = weights(QuantConfig(bits=2, learn_step=True), w).step.data

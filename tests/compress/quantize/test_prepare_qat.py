@@ -15,8 +15,10 @@ from tinycompress.compress.quantize.qat import (
     PreparedLinear,
     switched,
 )
+from tinycompress.compress.quantize.qat.activations import ActivationQuantizer
 from tinycompress.compress.quantize.qat.passing import PreparedDropout, PreparedReLU
 from tinycompress.compress.quantize.qtensor import QTensor
+from tinycompress.compress.quantize.ranges import IntegerRange
 
 CODES = QuantConfig(activations=8)
 
@@ -130,6 +132,36 @@ def test_with_data_a_forward_of_its_own_is_followed(rng):
     assert not block.conv.relu
     assert prepared.head[1].output_quantizer is None
     assert block.join.output_quantizer is not None
+
+
+def test_a_sum_that_took_a_relu_in_gives_nothing_below_zero(rng):
+    config = CODES.replace(activation_scheme="symmetric")
+    prepared = tc.prepare_qat(residual(), config, images_of(rng)).eval()
+    x = QTensor(rng.integers(-100, 100, (2, 4, 4, 4), np.int8), 0.01, 0, IntegerRange(8))
+    steps = [add(x, x).steps().data for add in (prepared.block.add, tc.convert(prepared).block.add)]
+    np.testing.assert_array_equal(*steps)
+    assert steps[0].min() == 0
+    assert prepared.block.add.output_quantizer.target.qmin < 0
+
+
+def test_a_sum_that_is_used_twice_takes_no_relu_in(rng):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(64, 8), nn.Linear(64, 8), nn.Linear(8, 2)
+            self.add, self.relu = nn.Add(), nn.ReLU()
+
+        def forward(self, x):
+            x = x.flatten(1)
+            y = self.relu(self.add(self.a(x), self.b(x)))
+            return self.c(self.add(y, self.b(x)))
+
+    model = Twice()
+    images = images_of(rng)
+    prepared = tc.prepare_qat(model, CODES, images)
+    assert not prepared.add.relu
+    x = tc.Tensor(images)
+    np.testing.assert_allclose(prepared(x).data, model(x).data, atol=0.05)
 
 
 def test_with_data_the_output_is_found_wherever_it_is_defined(rng):
@@ -270,6 +302,29 @@ def test_calibration_does_not_depend_on_how_the_data_are_cut(rng):
                 np.testing.assert_array_equal(array, twin.state_dict()[name])
             elif array.dtype.kind == "f":  # BLAS rounds by the size of the batch
                 np.testing.assert_allclose(array, twin.state_dict()[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("observer", ["minmax", "moving_average", "percentile", "kl", "mse"])
+@pytest.mark.parametrize("name", ["conv1", "fc1"])
+def test_in_training_layers_see_the_real_outputs_after_the_relu(rng, observer, name):
+    """Whether they look at all numbers or, for speed, at the ends of each channel alone."""
+    config = CODES.replace(bits=4, observer=observer)
+    prepared = tc.prepare_qat(cnn(), config, images_of(rng)).eval()
+    images = images_of(rng)
+    layer = getattr(prepared, name)
+    before = prepared[: list(prepared._modules).index(name)]
+    x = before(tc.Tensor(images)) if len(before) else tc.Tensor(images)
+    quantizer = layer.output_quantizer
+    layer.output_quantizer = None
+    real = layer(x).data  # as it would leave the model
+    layer.output_quantizer = fresh = ActivationQuantizer(config, name)
+    fresh.train()
+    layer(x)
+    expected = quantizer.observer.copy()
+    for buffer, array in zip(fresh.observer._buffers, expected.seen(real), strict=True):
+        if not (observer == "minmax" and buffer == "count"):
+            np.testing.assert_array_equal(getattr(fresh.observer, buffer), array, buffer)
+    assert fresh.observer.range()[0] == 0, "after the ReLU"
 
 
 def test_calibration_leaves_dropout_alone(rng):
