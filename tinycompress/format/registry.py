@@ -13,6 +13,7 @@ from tinycompress import models, nn
 from tinycompress.compress.quantize import integer
 from tinycompress.compress.quantize.dynamic import DynamicConv2d, DynamicLinear
 from tinycompress.compress.quantize.layers import QuantizedConv2d, QuantizedLinear
+from tinycompress.compress.quantize.qat.layers import Switched
 from tinycompress.nn.compiled import Compiled
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
@@ -76,6 +77,11 @@ def name_of(module: nn.Module) -> str:
         raise TypeError(
             "a compiled model is not saved: save the model that it was made from, and tc.compile "
             "what load gives back"
+        )
+    if isinstance(module, Switched):
+        raise TypeError(
+            "a prepared model is not saved: save what tc.convert makes of it; a run that is to go "
+            "on keeps itself, with fit(…, checkpoint=…)"
         )
     kind = type(module)
     known = models.name_of(module)

@@ -100,6 +100,21 @@ def test_a_saved_integer_model_still_gives_the_same(tmp_path, rng):
     )
 
 
+def test_a_prepared_model_is_not_for_files(tmp_path, rng):
+    for config in (QuantConfig(bits=4), QuantConfig(activations=8)):
+        with pytest.raises(TypeError, match=r"save what tc\.convert makes of it"):
+            tc.save(tc.prepare_qat(cnn(3), config), tmp_path / "prepared.tcz")
+
+
+def test_it_can_be_summarised_and_compiled(rng):
+    prepared = tc.prepare_qat(cnn(3), QuantConfig(activations=8), images_of(rng)).eval()
+    integer, images = tc.convert(prepared), images_of(rng)
+    expected = prepared(images).data
+    for model in (prepared, integer):
+        np.testing.assert_array_equal(tc.compile(model)(images).data, expected)
+        assert tc.summary(model, (1, SIDE, SIDE)).macs == tc.summary(cnn(3), (1, SIDE, SIDE)).macs
+
+
 def test_a_bias_too_large_for_its_weights_is_simulated_too(rng):
     """A channel that training left for dead: the integer engine widens the scale of its weights."""
     model = cnn(3)
