@@ -96,6 +96,38 @@ def test_it_is_never_worse_than_the_nearest_codes_on_its_data():
         assert errors[0] <= errors[1] * (1 + 1e-6)
 
 
+def two_layers():
+    """A first layer that loses much, a second one, and inputs."""
+    random.manual_seed(0)
+    model = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+    x = (np.maximum(rng.normal(size=(300, 6)), 0) @ rng.random((6, 12))).astype("f")
+    return model, x
+
+
+def test_a_layer_is_rounded_for_the_inputs_that_it_will_get():
+    """The wrong version gives the second layer the float model's inputs."""
+    model, x = two_layers()
+    config = QuantConfig(4, overrides={"0": QuantConfig(2)})
+    right = adaround(model, config, x, steps=300)
+    alone = adaround(model, QuantConfig(4, overrides={"0": None}), x, steps=300)
+    wrong = right.copy()
+    wrong[2].weight.data = alone[2].weight.data
+    exact = model(x).data
+    ours, theirs = (((m(x).data - exact) ** 2).mean() for m in (right, wrong))
+    assert ours < 0.9 * theirs
+
+
+def test_what_a_relu_takes_away_does_not_count():
+    """Where it takes everything away, there is nothing to gain, and the nearest codes stay."""
+    model, x = two_layers()
+    first, config = model[:2], QuantConfig(2, weight_observer="mse")
+    model[0].bias.data -= 1000
+    nearest = with_rounded_weights(first, config, ["0"])[0].weight.data
+    seen, unseen = (adaround(m, config, x)[0].weight.data for m in (first, first[:1]))
+    np.testing.assert_array_equal(seen, nearest)
+    assert not np.array_equal(unseen, nearest)
+
+
 def test_zeros_stay_and_masks_too():
     model = small()
     mask = rng.random(model[4].weight.shape) < 0.3

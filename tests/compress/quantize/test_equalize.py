@@ -149,6 +149,21 @@ def test_other_layers_between_make_no_pair(between):
         equalize(nn.Sequential(nn.Linear(3, 4), between, nn.Linear(4, 2)))
 
 
+@pytest.mark.parametrize(
+    "model",
+    [
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Linear(4, 3)),  # along the width
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(8, 3)),  # rows
+        nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Flatten(), nn.Linear(4, 3)),
+        nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Conv2d(2, 3, 1)),
+    ],
+    ids=repr,
+)
+def test_layers_whose_channels_are_not_each_other_s_make_no_pair(model):
+    with pytest.raises(ValueError, match="no two layers"):
+        equalize(model)
+
+
 def test_the_old_model_stays():
     model = cnn()
     before = {k: v.tobytes() for k, v in model.state_dict().items()}

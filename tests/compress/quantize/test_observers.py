@@ -221,6 +221,7 @@ def test_a_tiny_negative_number_beside_a_huge_one_is_still_negative():
     np.testing.assert_array_equal(
         together.bins, joined(histogram_of(tiny), histogram_of(huge)).bins
     )
+    assert histogram_of(np.array([-5e-324, 1e300])).bins[SIDE - 1] == 1  # the same in float64
 
 
 # --------------------------------------------------------------------------- what they look for
@@ -281,6 +282,14 @@ def test_one_outlier_decides_min_max_and_no_other():
     for kind in OBSERVERS:
         _, hi = seen(kind, x, target=IntegerRange(4, signed=False), percent=99.9).range()
         assert (hi == 12) == (kind == "minmax")
+
+
+def test_an_outlier_on_one_side_is_clipped_there_alone():
+    x = np.random.default_rng(0).uniform(-1, 1, 20_000).astype("f")
+    x[:3] = 4
+    lo, hi = seen("mse", x, target=IntegerRange(3, signed=False)).range()
+    assert lo < -0.7
+    assert hi < 1.5
 
 
 def test_with_more_codes_than_bins_nothing_is_clipped():

@@ -122,6 +122,8 @@ def test_batch_norm_is_folded_also_in_a_forward_of_ones_own():
     assert nn.BatchNorm2d not in kinds(q)
     right = model(images).data
     assert np.abs(q(images).data - right).max() < 0.1 * np.abs(right).max()
+    assert nn.BatchNorm2d not in kinds(quantize(model, QuantConfig(dynamic=True), images))
+    assert nn.BatchNorm2d in kinds(quantize(model, QuantConfig(dynamic=True)))  # unseen
     assert nn.BatchNorm2d in kinds(quantize(model))
     assert nn.BatchNorm2d not in kinds(quantize(model, fold=True)[:2])
 

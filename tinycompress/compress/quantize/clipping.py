@@ -79,15 +79,13 @@ def least_error(h: Histogram, target: IntegerRange, scheme: str) -> Range:
 
 
 def least_divergence(h: Histogram, target: IntegerRange, scheme: str) -> Range:
-    """The range with the smallest Kullback–Leibler divergence; the whole one for many bits.
+    """The range with the smallest Kullback–Leibler divergence.
 
-    Ranges with fewer bins than codes are not tried: they would say nothing about rounding.
+    With at least as many codes as bins nothing is lost, and it is the whole range.
     """
     centres, counts = h.in_use()
 
     def divergence(lo: float, hi: float) -> float:
-        if hi - lo < target.qmax - target.qmin:
-            return math.inf
         first, last = np.searchsorted(centres, lo), np.searchsorted(centres, hi, side="right")
         x, inside = centres[first:last], counts[first:last].astype(np.float64)
         if not len(x):
