@@ -45,6 +45,8 @@ WARM_UP = 3  # steps after the start of fit that do not count
 class StepClock(Callback):
     """Notes the time at the end of every step, and stops the run after ``steps`` that count."""
 
+    only_looks = True
+
     def __init__(self, steps: int) -> None:
         self.wanted = WARM_UP + steps
         self.stamps: list[float] = []

@@ -28,6 +28,7 @@ from tinycompress.train import (
     predict,
     value_and_grad,
 )
+from tinycompress.train.reachable import Reached
 from tinycompress.train.shared_memory import is_shared, shared_copy, shared_empty
 from tinycompress.train.shared_state import shareable
 
@@ -370,6 +371,34 @@ def test_what_callbacks_do_to_the_model_reaches_the_workers():
         assert (weight.data[~weight.mask] == 0).all()
         results.append(bits(model))
     assert results[1:] == results[:1] * 2
+
+
+class Looker(Callback):
+    only_looks = True
+
+    def on_step_end(self, run):
+        self.loss = run.loss
+
+    def on_epoch_begin(self, run):
+        """Between epochs everything is looked at anew."""
+        run.model.get_submodule("relu").__dict__["slope"] = run.epoch
+
+
+def test_who_only_looks_saves_the_looking(monkeypatch):
+    looked = []
+    monkeypatch.setattr(
+        "tinycompress.train.workers.Reached", lambda work: looked.append(1) or Reached(work)
+    )
+    counts = []
+    for callbacks in ([], [Looker()], [Freeze()]):
+        looked.clear()
+        model = perceptron() if len(counts) < 2 else cnn()
+        options = {"batch_size": 20, "shard_size": 5, "callbacks": callbacks, "workers": 2}
+        fit(model, DATA, 2, optim.SGD(model.parameters(), lr=0.05), **options)
+        counts.append(len(looked))
+    assert counts[0] < counts[1] < counts[2]
+    assert counts[1] <= 6, "two looks in an epoch's first step, and one in the first fork"
+    assert counts[2] >= 2 * 5
 
 
 def test_predictions_and_accuracy():

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
 
 
 class Callback:
-    """Base class: override what you need."""
+    """Base class: override what you need.
+
+    Attributes:
+        only_looks: True promises that :meth:`on_step_end` changes nothing that training depends on
+            (layers, their settings, the objective), so that worker processes need not be checked
+            for changes in each step.
+    """
+
+    only_looks = False
 
     def on_fit_begin(self, run: Run) -> None:
         """Before the first step, after a checkpoint was loaded."""

@@ -174,6 +174,8 @@ class StepProfile(Callback):
         profile: what was found.
     """
 
+    only_looks = True
+
     def __init__(self) -> None:
         self.profile = Profile()
 

@@ -19,6 +19,8 @@ class ProgressBar(Callback):
     On a GPU the numbers are read every ``every`` steps only, since reading waits for the device.
     """
 
+    only_looks = True
+
     def __init__(
         self, label: str = "train", every: int = 10, console: Console | None = None
     ) -> None:

@@ -92,6 +92,7 @@ class Run:
         self.watch = LossWatch(self)
         self.flat: optim.FlatBuffer | None = None
         self._stepper_for: tuple[Any, ...] = ()
+        self._first_batch = 0
         self.find_parameters()
 
     def find_parameters(self) -> None:
@@ -134,6 +135,7 @@ class Run:
         self._ready_steps()
         self.model.zero_grad()  # an old gradient would move a frozen weight
         self.seen.start_clock()
+        self._first_batch = self.batch
         # The order goes to the device once an epoch; a batch then is a gather that waits for
         # nothing.
         order = epoch_order(len(self.train), self.seed, self.epoch)
@@ -203,7 +205,15 @@ class Run:
 
     def compute(self, shards: list[Shard]) -> StepResult:
         """Value and gradients on one batch."""
-        return self.stepper.compute(shards, self.workers)
+        return self.stepper.compute(shards, self.workers, unchanged=self._nobody_meddles())
+
+    def _nobody_meddles(self) -> bool:
+        """Whether nothing but numbers can have changed since the step before."""
+        if self.batch == self._first_batch:
+            return False  # on_epoch_begin may have
+        return all(
+            c.only_looks or type(c).on_step_end is Callback.on_step_end for c in self.callbacks
+        )
 
     def _labels(self, rows: Array) -> Array | None:
         arrays = self.train.arrays

@@ -81,6 +81,7 @@ class Stepper:
         count = len(shard_slices(batch_size, self.shard_size))
         self.slots = None if on_gpu else Slots(params, count, flat)
         self.work = ShardWork(objective, model, params, arrays, augment, self.slots)
+        self._merged = False  # whether layers have just taken in what they noted
 
     def shards(self, rows: Any, key: int, stream: tuple[int, ...] = ()) -> list[Shard]:
         """The batch of these rows (an index array, or a list of arrays), cut."""
@@ -91,12 +92,15 @@ class Stepper:
             for k, s in enumerate(shard_slices(N, self.shard_size))
         ]
 
-    def compute(self, shards: list[Shard], workers: Workers) -> StepResult:
-        """The step's result. Its gradients are overwritten by the next step on a CPU."""
+    def compute(self, shards: list[Shard], workers: Workers, unchanged: bool = False) -> StepResult:
+        """The step's result. Its gradients are overwritten by the next step on a CPU.
+
+        ``unchanged`` is the promise of :meth:`Workers.map`.
+        """
         if is_anomaly_enabled():  # a mode of this thread
             pieces = [self.work(shard) for shard in shards]
         else:
-            pieces = workers.map(self.work, shards)
+            pieces = workers.map(self.work, shards, unchanged and not self._merged)
         with np.errstate(all="ignore"):
             loss = sum((p.loss for p in pieces[1:]), start=pieces[0].loss)
         outputs = _joined([p.outputs for p in pieces])
@@ -105,6 +109,7 @@ class Stepper:
         assert gradients is not None
         if self.slots is None or math.isfinite(loss):
             merge_notes([p.notes for p in pieces])
+        self._merged = any(p.notes for p in pieces)
         return StepResult(loss, gradients, outputs)
 
 

@@ -108,7 +108,9 @@ class Workers:
             if not _local.is_worker:
                 one_blas_thread.__exit__()
 
-    def map(self, work: Callable[[Piece], Result], pieces: Iterable[Piece]) -> list[Result]:
+    def map(
+        self, work: Callable[[Piece], Result], pieces: Iterable[Piece], unchanged: bool = False
+    ) -> list[Result]:
         """``[work(p) for p in pieces]``. The first piece that raises, in order, raises here.
 
         A piece that calls ``map`` itself works alone: its colleagues may all be waiting like it.
@@ -116,13 +118,19 @@ class Workers:
         should be the same object each time. What a piece changes in a worker process stays there:
         it returns its result.
 
+        Args:
+            work: what to do with a piece.
+            pieces: any number of them.
+            unchanged: promises that but for numbers in parameters and buffers nothing that
+                ``work`` reaches has changed since it was mapped last; then nobody looks.
+
         Raises:
             WorkerError: a process died or hung.
         """
         pieces = list(pieces)
         if self.count == 1 or len(pieces) < 2 or _local.is_worker:
             return [work(piece) for piece in pieces]
-        if self.kind != "thread" and forking_is_safe() and self._ready(work):
+        if self.kind != "thread" and forking_is_safe() and self._ready(work, unchanged):
             return self._map_on_processes(work, pieces)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(
@@ -144,15 +152,15 @@ class Workers:
             self._remembered[key] = make()
         return self._remembered[key]
 
-    def _ready(self, work: Callable[[Any], Any]) -> bool:
+    def _ready(self, work: Callable[[Any], Any], unchanged: bool) -> bool:
         """Have processes that know ``work`` as it is now; False where its numbers cannot be shared.
 
         They are forked anew for a work that they do not know, or one that has changed.
         """
-        reached = Reached(work)
-        same = self._signatures.get(id(work)) == reached.signature
-        if self._processes is not None and same and self._processes.state.intact():
-            return True
+        if self._processes is not None and self._processes.state.intact():
+            known = self._signatures.get(id(work))
+            if known is not None and (unchanged or known == Reached(work).signature):
+                return True
         self._stop()
         known = [w for w in self._works if w is not work]
         self._works = [*known[-(KEPT - 1) :], work]
