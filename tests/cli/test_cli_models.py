@@ -10,13 +10,15 @@ from tinycompress.cli.options import (
     GranularityName,
     ImportanceName,
     ModelName,
+    ObserverName,
     SchemeName,
     ScopeName,
+    WeightObserverName,
 )
 from tinycompress.compress.prune.importance import CRITERIA
 from tinycompress.compress.prune.one_shot import SCOPES
 from tinycompress.compress.quantize.affine import SCHEMES
-from tinycompress.compress.quantize.config import GRANULARITIES
+from tinycompress.compress.quantize.config import GRANULARITIES, OBSERVERS, WEIGHT_OBSERVERS
 from tinycompress.data.sources import SOURCES
 
 ROW = {
@@ -105,7 +107,7 @@ def test_quantize_stores_codes_of_the_bits_that_were_asked_for(run_json, model_f
     sizes = {}
     for bits in (1, 2, 4, 8, 16):
         found = run_json("quantize", model_file, "--bits", bits, "-o", f"q{bits}.tcz", *ALONE)
-        assert set(found) == ROW | {"before"}
+        assert set(found) == ROW | {"before", "config", "layers"}
         assert found["before"]["file"] == str(model_file)
         assert set(found["before"]) == ROW
         assert found["bytes"] == (tmp_path / f"q{bits}.tcz").stat().st_size
@@ -234,6 +236,8 @@ def test_the_choices_are_those_of_the_library():
     assert [*ModelName] == tc.models.names()
     assert [*SchemeName] == [*SCHEMES]
     assert [*GranularityName] == [*GRANULARITIES]
+    assert [*ObserverName] == [*OBSERVERS]
+    assert [*WeightObserverName] == [*WEIGHT_OBSERVERS]
     assert [*ImportanceName] == [*CRITERIA, "random"]
     assert [*ScopeName] == [*SCOPES]
 

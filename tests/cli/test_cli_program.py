@@ -15,7 +15,10 @@ import tinycompress as tc
 from tinycompress.cli.app import app, main
 from tinycompress.train import read_checkpoint
 
-VERBS = ("demo", "train", "eval", "quantize", "prune", "distill", "compare", "info", "data")
+VERBS = (
+    "demo", "train", "eval", "quantize", "sensitivity", "prune", "distill", "compare", "info",
+    "data",
+)  # fmt: skip
 POSIX = pytest.mark.skipif(os.name != "posix", reason="signals and terminals of POSIX")
 
 

@@ -17,6 +17,7 @@ from tinycompress.cli.evaluate import evaluate
 from tinycompress.cli.info import info
 from tinycompress.cli.prune import prune
 from tinycompress.cli.quantize import quantize
+from tinycompress.cli.sensitivity import sensitivity
 from tinycompress.cli.train import train
 
 app = typer.Typer(
@@ -47,6 +48,7 @@ app.command("demo")(demo)
 app.command("train")(train)
 app.command("eval")(evaluate)
 app.command("quantize")(quantize)
+app.command("sensitivity")(sensitivity)
 app.command("prune")(prune)
 app.command("distill")(distill)
 app.command("compare")(compare)

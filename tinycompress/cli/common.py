@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -172,14 +172,22 @@ def measure_files(files: list[Path], data: Dataset, workers: int | None) -> list
 
 
 def show_change(
-    before: Path, after: Path, data: Dataset, workers: int | None, as_json: bool
+    before: Path,
+    after: Path,
+    data: Dataset,
+    workers: int | None,
+    as_json: bool,
+    more: Mapping[str, Any] | None = None,
 ) -> None:
-    """A file and what was made of it, side by side; as JSON, the new one with the old inside."""
+    """A file and what was made of it, side by side; as JSON, the new one with the old inside.
+
+    ``more`` is what else the JSON object says.
+    """
     files = [before, after]
     rows = measure_files(files, data, workers)
     if as_json:
         old, new = rows_as_json(rows, files)
-        print_json({**new, "before": old})
+        print_json({**new, **(more or {}), "before": old})
         return
     show(rows)
     say(f"written to {after}")

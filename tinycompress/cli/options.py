@@ -49,6 +49,19 @@ class GranularityName(StrEnum):
     per_group = "per_group"
 
 
+class ObserverName(StrEnum):
+    minmax = "minmax"
+    moving_average = "moving_average"
+    percentile = "percentile"
+    kl = "kl"
+    mse = "mse"
+
+
+class WeightObserverName(StrEnum):
+    minmax = "minmax"
+    mse = "mse"
+
+
 class ImportanceName(StrEnum):
     magnitude = "magnitude"
     gradient = "gradient"
