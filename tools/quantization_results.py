@@ -346,6 +346,13 @@ def data_of(arguments: argparse.Namespace) -> tuple[Dataset, Dataset]:
     return train.take(rest), Dataset(train.images[rest:], train.labels[rest:], name="held out")
 
 
+def _without_folders(given: list[str]) -> list[str]:
+    """The arguments, without where things lie on this machine."""
+    own = ("--data-dir", "--floats", "--out")
+    pairs = zip(["", *given], given, strict=False)
+    return ["FOLDER" if before in own else str(each) for before, each in pairs]
+
+
 def main(argv: list[str] | None = None) -> None:
     arguments = arguments_of(argv)
     out = arguments.out
@@ -354,7 +361,7 @@ def main(argv: list[str] | None = None) -> None:
         floats = arguments.floats
         floats.mkdir(parents=True, exist_ok=True)
         given = sys.argv[1:] if argv is None else argv
-        command = " ".join(["python tools/quantization_results.py", *map(str, given)])
+        command = " ".join(["python tools/quantization_results.py", *_without_folders(given)])
         epochs = (1, 1) if arguments.quick else tuple(arguments.epochs)
         choices = read(out / f"{arguments.model}-choices.json").get("chosen", {})
         with Workers() as team:
