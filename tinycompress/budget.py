@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.backend import on_device
+from tinycompress.backend import device_of, on_device, to_device
 from tinycompress.compress.quantize import QuantConfig
 from tinycompress.compress.quantize.integer import IntegerLayer
 from tinycompress.compress.quantize.layers import QuantizedLayer
@@ -81,7 +81,8 @@ def largest_file(model: nn.Module) -> int:
         if isinstance(layer, QuantizedLayer | IntegerLayer):
             codes = layer.weight_codes
             with on_device(codes):
-                codes[...] = _every_code(layer.quantization, codes.size).reshape(codes.shape)
+                every = _every_code(layer.quantization, codes.size).astype(codes.dtype)
+                codes[...] = to_device(every.reshape(codes.shape), device_of(codes))
     return len(to_bytes(model))
 
 

@@ -197,6 +197,19 @@ def test_a_budget_for_any_codes_holds_after_training(tiny, tmp_path):
     assert tc.save(tc.convert(prepared), tmp_path / "q.tcz") <= budget
 
 
+def test_every_device_chooses_the_same(device, tiny):
+    model, data = tiny
+    config = QuantConfig(activations=8)
+    how = {"budget_bytes": 1_500, "candidates": (2, 4, 8), "config": config, "workers": 1}
+    there = model.copy().to(device)
+    found = tc.mixed_precision(there, data.to(device), any_codes=True, **how)
+    assert found.bits == tc.mixed_precision(model, data, any_codes=True, **how).bits
+    q = quantize(there, found.config, data.to(device).images[:50])
+    entries = tc.quantization_report(there, q)
+    assert {e.name: e.bits for e in entries} == found.bits
+    assert all(e.headroom_bits > 5 for e in entries)
+
+
 def test_the_report_says_what_there_was_to_choose_from(tiny):
     model, data = tiny
     found = tc.mixed_precision(model, data, budget_bytes=1_300, candidates=(8, 2, 4), workers=1)
