@@ -3,9 +3,9 @@
 A training step makes a few dozen arrays of a megabyte or more and drops them again. glibc gives
 large blocks back to the system as soon as they are free, and the end of its heap once a few
 megabytes of it are; the next step gets new pages. The first touch of each page (4 KB) stops the
-program until the kernel has found one and filled it with zeros, and thousands of such faults a step
-cost more than some of the mathematics. Kept, the same memory serves the next step, with its pages
-in place.
+program until the kernel has found one and filled it with zeros. Kept, the same memory serves the
+next step, with its pages in place. It matters where arrays are large (a batch in one shard, layers
+that are not fused); blocks that fit the cache are small enough for glibc to keep anyway.
 
 What it costs: the process stays as large as it once was. ``TINYCOMPRESS_MALLOC=0`` in the
 environment switches it off. Other C libraries (musl, macOS, Windows) are left as they are; so is

@@ -401,6 +401,19 @@ def test_who_only_looks_saves_the_looking(monkeypatch):
     assert counts[2] >= 2 * 5
 
 
+def test_a_callback_that_is_put_together_from_functions_is_noticed_too():
+    results = []
+    for count in (1, 2):
+        tc.manual_seed(0)
+        model, callback = cnn(), Callback()
+        dropout = model.get_submodule("dropout")
+        callback.on_step_end = lambda run, dropout=dropout: setattr(dropout, "p", 0.9)
+        options = {"batch_size": 20, "shard_size": 5, "callbacks": [callback], "workers": count}
+        fit(model, DATA, 1, optim.SGD(model.parameters(), lr=0.05), **options)
+        results.append(bits(model))
+    assert results[0] == results[1]
+
+
 def test_predictions_and_accuracy():
     model = cnn()
     outputs = predict(model, DATA.images, batch_size=13, workers=1)

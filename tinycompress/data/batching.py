@@ -41,7 +41,8 @@ def batches(
             is a view of the data set's memory.
         epoch: the number of this pass, from 0.
         start: how many batches to skip, for a run that is resumed.
-        augment: applied to the first array of each batch; needs a seed.
+        augment: applied to the first array of each batch; needs a seed. (``fit`` augments shard by
+            shard instead, on its workers, and so with other random numbers.)
 
     Raises:
         ValueError: a number out of range. Raised here, not at the first batch.

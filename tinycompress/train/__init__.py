@@ -1,6 +1,7 @@
 """Training: one step (``step.py``), the loop (``run.py``), evaluation, checkpoints.
 
-Read ``objective.py``, ``workers.py``, ``step.py``, then ``run.py`` and ``fit.py``; checkpoints are
+Read ``objective.py``, ``shards.py``, ``step.py``, then ``run.py`` and ``fit.py``; who computes is
+``workers.py`` and ``processes.py``; checkpoints are
 ``checkpoint.py`` (the file) and ``resume.py`` (what of a run is in it).
 """
 

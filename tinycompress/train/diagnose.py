@@ -144,6 +144,8 @@ def _finite(array: Array) -> bool:
         return True
     xp = array_module(array)
     with on_device(array), np.errstate(all="ignore"):
+        # NaN and infinity show in the sum of squares, which takes one pass. Numbers that are
+        # merely large may make it infinite, too; only then is each of them looked at.
         if xp is np and math.isfinite(np.vdot(array, array)):
-            return True  # NaN and infinity would be in this sum, which takes one pass; so may
-        return bool(xp.isfinite(array).all())  # large numbers be, and only then is each looked at
+            return True
+        return bool(xp.isfinite(array).all())

@@ -59,7 +59,8 @@ def fit(
         objective: see ``objective.py``; None for cross-entropy.
         schedule: an ``optim`` schedule made for ``optimizer``.
         schedule_every: "step", "epoch", or "auto": OneCycleLR every step, the others every epoch.
-        augment: changes each batch of images, see ``data/augment.py``.
+        augment: changes the images of each shard, see ``data/augment.py``; whoever computes the
+            shard does it, with random numbers that follow from seed, epoch, batch and shard.
         clip_grad_norm: the most that the norm of all gradients together may be.
         callbacks: see ``callbacks.py``.
         seed: of the order of the samples and of the augmentation. Dropout follows ``manual_seed``.

@@ -3,8 +3,8 @@
 A fork has everything that this process has, without sending it: the data set, the model, the
 objective. So a call sends a few numbers (which samples) and gets back a few (losses, outputs);
 weights and gradients pass through shared memory. Processes and not threads, because every NumPy
-call takes and drops Python's global lock, and two threads wait for each other: 1.9 times one
-worker's speed on two cores, where threads reach 1.4.
+call takes and drops Python's global lock, and two threads wait for each other (docs/performance.md
+has what that costs).
 
 This process is the first worker. What can happen to the others, and what is done about it:
 

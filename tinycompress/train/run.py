@@ -211,9 +211,7 @@ class Run:
         """Whether nothing but numbers can have changed since the step before."""
         if self.batch == self._first_batch:
             return False  # on_epoch_begin may have
-        return all(
-            c.only_looks or type(c).on_step_end is Callback.on_step_end for c in self.callbacks
-        )
+        return all(c.only_looks or not _acts_on_steps(c) for c in self.callbacks)
 
     def _labels(self, rows: Array) -> Array | None:
         arrays = self.train.arrays
@@ -273,3 +271,8 @@ class Run:
             if not saved:
                 self.save()
             raise KeyboardInterrupt("training was interrupted")
+
+
+def _acts_on_steps(callback: Callback) -> bool:
+    """Whether its ``on_step_end`` is not the empty one; it may be an attribute of the object."""
+    return getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end

@@ -35,7 +35,7 @@ from tinycompress.train.workers import Workers
 
 SHARD_SIZE = 64
 """Two cores have a shard each of a batch of 128. With more cores take larger batches, or smaller
-shards: 32 costs a tenth of each core's speed, for what a shard does once (summing gradients)."""
+shards: 32 costs a tenth of each core's speed (``python -m benchmarks.rules``)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Stepper:
         flat: FlatBuffer | None = None,
     ) -> None:
         on_gpu = model.device != "cpu"
-        self.batch_size, self.shard_size = batch_size, batch_size if on_gpu else shard_size
+        self.shard_size = batch_size if on_gpu else shard_size
         count = len(shard_slices(batch_size, self.shard_size))
         self.slots = None if on_gpu else Slots(params, count, flat)
         self.work = ShardWork(objective, model, params, arrays, augment, self.slots)
