@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-LEARNING_RATE, MOMENTUM = 0.01, 0.9
+LEARNING_RATE, MOMENTUM = 1e-4, 0.9  # so small that random labels do not make it diverge
 EPOCH = 16_384  # images of the training set that fit() draws its batches from
 PASS = 2_048  # the fewest images of a pass of inference
 
