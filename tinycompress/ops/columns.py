@@ -64,11 +64,7 @@ class WidthColumns:
         """Write the gradient of the image into ``dx``."""
         g = self.geometry
         if g.backward is not None:
-            R, n, W, C = dx.shape
-            t = array_module(d).empty((R, n * W, C), d.dtype)  # adding up in the cache, then there
-            turned.forward(d.reshape(g.oh, n, g.ow, g.O), t)
-            dx[...] = t.reshape(dx.shape)
-            return
+            return convolve_back(turned, d, dx, g)
         d = self._grouped(d)
         R, M = len(dx), d.shape[2]
         if columns_are_pixels(g):
@@ -94,6 +90,16 @@ class WidthColumns:
         """(oh, M, O) → (oh, G, M, Og), a view."""
         g = self.geometry
         return y.reshape(*y.shape[:2], g.G, g.Og).swapaxes(1, 2)
+
+
+def convolve_back(turned: Any, d: Array, dx: Array, g: Geometry) -> None:
+    """The gradient of the image as a convolution of ``d``: with ``turned``, made for that."""
+    R, n, W, C = dx.shape
+    t = array_module(d).empty(
+        (R, n * W, C), d.dtype
+    )  # it adds up in the cache, and then goes there
+    turned.forward(d.reshape(g.oh, n, g.ow, g.O), t)
+    dx[...] = t.reshape(dx.shape)
 
 
 def columns_are_pixels(g: Geometry) -> bool:

@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from tinycompress.backend import Array, array_module
+from tinycompress.ops.columns import convolve_back
 from tinycompress.ops.geometry import Geometry
 from tinycompress.ops.layout import strided
 
@@ -49,12 +50,9 @@ class Depthwise:
 
     def d_image(self, turned: Any, d: Array, dx: Array) -> None:
         g = self.geometry
-        R, n, W, C = dx.shape
         if isinstance(turned, Depthwise):
-            t = array_module(d).empty((R, n * W, C), d.dtype)
-            turned.forward(d.reshape(g.oh, n, g.ow, g.O), t)
-            dx[...] = t.reshape(dx.shape)
-            return
+            return convolve_back(turned, d, dx, g)
+        R, n, W, C = dx.shape
         d = d.reshape(g.oh, g.phases, n, g.phase_width, g.O)
         wide = array_module(d).zeros((R, n, W, g.O), d.dtype)
         for i, (outputs, met) in enumerate(g.rows):
