@@ -3,8 +3,7 @@
     python tools/student_rates.py --data-dir FOLDER
 
 Trains on the bundled sample (the first 10,000 training images) and measures on the last 10,000
-training images of the full set, so the test images take no part. About five minutes on two
-cores.
+training images of the full set, so the test images take no part. A few minutes on two cores.
 """
 
 from __future__ import annotations
