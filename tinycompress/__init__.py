@@ -17,6 +17,7 @@ from tinycompress.budget import mixed_precision as mixed_precision
 from tinycompress.compress.distill import distill as distill
 from tinycompress.compress.prune import (
     prune as prune,
+    remove_channels as remove_channels,
     sparsity_report as sparsity_report,
     strip as strip,
 )

@@ -111,9 +111,14 @@ def check_anomaly(name: str, direction: str, output: Array, inputs: Iterable[Any
         raise AnomalyError(f"{name}: the {direction} pass produced {what} from inputs of {shapes}")
 
 
-def watch_operations(watch: Watch | None) -> None:
-    """Let ``watch`` wrap every operation on this thread, and every step of a walk back."""
-    _mode.watch = watch
+def watch_operations(watch: Watch | None) -> Watch | None:
+    """Let ``watch`` wrap every operation on this thread, and every step of a walk back.
+
+    Returns:
+        What did so before, to put it back.
+    """
+    before, _mode.watch = _mode.watch, watch
+    return before
 
 
 def watched(function: Callable[..., Any], name: str, direction: str) -> Callable[..., Any]:

@@ -5,6 +5,7 @@ they stay 0), then ``one_shot.py``, which is those three together. ``schedules.p
 prune when, ``sparsity.py`` counts what came of it.
 """
 
+from tinycompress.compress.prune.channels import channel_masks as channel_masks
 from tinycompress.compress.prune.importance import (
     gradient as gradient,
     magnitude as magnitude,
@@ -13,6 +14,7 @@ from tinycompress.compress.prune.importance import (
 )
 from tinycompress.compress.prune.masks import apply_masks as apply_masks, strip as strip
 from tinycompress.compress.prune.one_shot import choose_masks as choose_masks, prune as prune
+from tinycompress.compress.prune.removal import remove_channels as remove_channels
 from tinycompress.compress.prune.schedules import (
     cubic as cubic,
     exponential as exponential,

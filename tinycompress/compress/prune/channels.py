@@ -1,0 +1,330 @@
+"""Which output channels go: whole groups of them, ranked by importance.
+
+A *group* is what can only go together (``dependencies.py``): a channel with its batch norm and what
+reads it, in residual networks the same channel of several layers, in a grouped convolution one
+channel of every group. Its importance is the sum over the rows w[o] of all weights that make it:
+
+    "magnitude"         Σ |w[o]|              Li et al. 2017, arXiv:1608.08710
+    "batch_norm"        Σ |γ[o]|              network slimming, Liu et al. 2017, arXiv:1708.06519
+    "geometric_median"  Σ_j ‖w[o] − w[j]‖₂    FPGM, He et al. 2019, arXiv:1811.00250: what the other
+                                              channels of the layer can stand for is not needed
+
+and likewise for the other criteria of ``importance.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tinycompress import nn
+from tinycompress.backend import on_device, to_numpy
+from tinycompress.compress.prune.dependencies import Dependencies, dependencies_of
+from tinycompress.compress.prune.importance import Importance, criterion, layer_scores
+from tinycompress.compress.prune.layers import check_finite
+from tinycompress.compress.prune.one_shot import SCOPES, _gradients, check_sparsity
+from tinycompress.compress.prune.probe import random_input
+from tinycompress.data import Dataset
+from tinycompress.train.objective import Objective
+
+Amount = float | Mapping[str, float] | None
+GONE, ZERO, RANKED = range(3)  # the order in which groups go
+
+
+class Options(NamedTuple):
+    """How to choose; the arguments of :func:`channel_masks`."""
+
+    importance: str | Importance = "magnitude"
+    scope: str = "local"
+    data: Dataset | None = None
+    objective: Objective | None = None
+    skip: str | Iterable[str] = ()
+    keep_at_least: float | Mapping[str, float] = 1
+    seed: int = 0
+
+
+def channel_masks(
+    model: nn.Module,
+    amount: float | Mapping[str, float],
+    importance: str | Importance = "magnitude",
+    *,
+    scope: str = "local",
+    sample: Any = None,
+    data: Dataset | None = None,
+    objective: Objective | None = None,
+    skip: str | Iterable[str] = (),
+    keep_at_least: float | Mapping[str, float] = 1,
+    seed: int = 0,
+) -> dict[str, np.ndarray]:
+    """Masks that prune whole channels: on the weights and biases that make them, and on γ and β.
+
+    Arguments and errors are those of :func:`tinycompress.remove_channels`; ``model`` is only read.
+
+    Returns:
+        Parameter name → boolean array of its shape, True where it is kept; what was pruned before
+        stays pruned.
+    """
+    options = Options(importance, scope, data, objective, skip, keep_at_least, seed)
+    found = dependencies_of(model, random_input(model, data if sample is None else sample))
+    return masks_of(model, found, choose_channels(model, found, amount, options))
+
+
+def masks_of(model: nn.Module, found: Dependencies, gone: set[int]) -> dict[str, np.ndarray]:
+    """The masks of all parameters that make the channels with these labels."""
+    masks: dict[str, np.ndarray] = {}
+    parameters = dict(model.named_parameters())
+    for axis in found.axes:
+        goes = np.isin(axis.labels, list(gone))
+        if axis.number == 0 and axis.name in parameters and goes.any():
+            p = parameters[axis.name]
+            mask = np.ones(p.shape, bool) if p.mask is None else to_numpy(p.mask).copy()
+            mask[goes] = False
+            masks[axis.name] = mask
+    return masks
+
+
+def choose_channels(
+    model: nn.Module, found: Dependencies, amount: Amount, options: Options
+) -> set[int]:
+    """The labels of the groups that go; see :func:`tinycompress.remove_channels`."""
+    groups = _Groups(model, found, options)
+    if amount is None:
+        return groups.without_weights()
+    gone: set[int] = set()
+    for labels, share in groups.pools(amount, options.scope):
+        scores = groups.scores(labels, options)
+        gone |= groups.least_important(labels, scores, round(share * len(labels)), gone)
+    return gone
+
+
+class _Groups:
+    """The groups of channels of a model, and the rules for taking some away."""
+
+    def __init__(self, model: nn.Module, found: Dependencies, options: Options) -> None:
+        self.model, self.found = model, found
+        self.layers = found.outputs()
+        if not self.layers:
+            raise ValueError(
+                f"{type(model).__name__} has no Linear or Conv2d whose channels could be removed"
+            )
+        self.skipped = _matching("skip", options.skip, self.layers)
+        self.stay = set(found.fixed).union(*(self.layers[n].tolist() for n in self.skipped))
+        self.floors = _floors(options.keep_at_least, self.layers)
+        self.tiers = self._tiers()
+
+    # --------------------------------------------------------------------- which may go
+
+    def pools(self, amount: Any, scope: str) -> list[tuple[list[int], float]]:
+        """Which groups are ranked together, and what share of them goes."""
+        if scope not in SCOPES:
+            raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}")
+        if not isinstance(amount, Mapping):
+            check_sparsity("amount", amount)
+            free = self._free([n for n in self.layers if n not in self.skipped])
+            if not any(free.values()):
+                raise ValueError(
+                    f"no channel of {type(self.model).__name__} can go: all are its inputs or "
+                    f"outputs, or skipped (skip={self.skipped})"
+                )
+            if scope == "global":
+                return [(_ordered(free.values()), amount)]
+            return [(labels, amount) for _, labels in _tied(free)]
+        shares: dict[str, float] = {}
+        for pattern, share in amount.items():
+            check_sparsity(f"amount of layer {pattern!r}", share)
+            shares.update((name, share) for name in _matching("amount", pattern, self.layers))
+        free = self._free(list(shares))
+        for name, labels in free.items():
+            if not labels:
+                raise ValueError(
+                    f"amount: the channels of layer {name!r} are the model's inputs or outputs, or "
+                    "tied to these or to a skipped layer; they stay"
+                )
+        pools = []
+        for names, labels in _tied(free):
+            if len({shares[name] for name in names}) > 1:
+                told = ", ".join(f"{name!r}: {shares[name]}" for name in names)
+                raise ValueError(f"amount: the channels of {told} go together; give one number")
+            pools.append((labels, shares[names[0]]))
+        return pools
+
+    def _free(self, names: list[str]) -> dict[str, list[int]]:
+        """Layer → labels that may go; refuses where they cannot be followed."""
+        free = {
+            name: [x for x in dict.fromkeys(self.layers[name].tolist()) if x not in self.stay]
+            for name in names
+        }
+        self.refuse({n: x for n, x in free.items() if self.floors[n] < len(self.layers[n])})
+        return free
+
+    def refuse(self, labels: Mapping[str, Iterable[int]]) -> None:
+        """Raise where one of these labels of a layer cannot be followed."""
+        problems = self.found.problems
+        why = {
+            name: next(problems[x] for x in own if x in problems)
+            for name, own in labels.items()
+            if any(x in problems for x in own)
+        }
+        if why:
+            lines = "".join(f"\n  {name}: {text}" for name, text in why.items())
+            raise ValueError(
+                f"these channels cannot be followed:{lines}\nLeave the layers as they are with "
+                f"skip={list(why)}"
+            )
+
+    # ------------------------------------------------------------------------ which go
+
+    def without_weights(self) -> set[int]:
+        """The groups of which every weight is 0, but for the last ones of a layer."""
+        zero = [x for x, tier in self.tiers.items() if tier != RANKED and x not in self.stay]
+        self.refuse({name: set(own.tolist()) & set(zero) for name, own in self.layers.items()})
+        return self.least_important(zero, dict.fromkeys(zero, 0.0), len(zero), set())
+
+    def least_important(
+        self, labels: list[int], scores: Mapping[int, float], number: int, gone: set[int]
+    ) -> set[int]:
+        """``number`` of these groups, as far as the floors of their layers allow it.
+
+        Those that were pruned before go first, then those that are zero anyway, then the others by
+        score; of equals the one that comes first in the model.
+        """
+        before = sum(self.tiers[label] == GONE for label in labels)
+        if before > number:
+            raise ValueError(
+                f"of {len(labels)} groups of channels {before} are pruned already, and {number} "
+                "were asked for; pruning only adds zeros"
+            )
+        left = {
+            n: int(np.isin(own, list(gone), invert=True).sum()) for n, own in self.layers.items()
+        }
+        chosen: set[int] = set()
+        for label in sorted(labels, key=lambda x: (self.tiers[x], scores[x])):
+            if len(chosen) == number:
+                break
+            after = {n: left[n] - int((own == label).sum()) for n, own in self.layers.items()}
+            if all(size == left[n] or size >= self.floors[n] for n, size in after.items()):
+                chosen.add(label)
+                left = after
+        return chosen
+
+    def _tiers(self) -> dict[int, int]:
+        """Label → GONE where masks hold all its weights at 0, ZERO where they are 0, or RANKED."""
+        tiers: dict[int, int] = {}
+        for name, own in self.layers.items():
+            p = self.model.get_submodule(name).weight
+            rows = to_numpy(p.data).reshape(len(own), -1)
+            tier = np.where((rows != 0).any(axis=1), RANKED, ZERO)
+            if p.mask is not None:
+                tier[~to_numpy(p.mask).reshape(rows.shape).any(axis=1)] = GONE
+            for label, one in zip(own.tolist(), tier.tolist(), strict=True):
+                tiers[label] = max(tiers.get(label, GONE), one)
+        return tiers
+
+    # ------------------------------------------------------------------- how important
+
+    def scores(self, labels: list[int], options: Options) -> dict[int, float]:
+        """Label → the sum of the importances of its rows."""
+        total = dict.fromkeys(labels, 0.0)
+        rows = self._norm_rows(labels) if options.importance == "batch_norm" else None
+        for own, score in rows or self._weight_rows(labels, options):
+            for label, value in zip(own.tolist(), score.tolist(), strict=True):
+                if label in total:
+                    total[label] += value
+        return total
+
+    def _weight_rows(
+        self, labels: list[int], options: Options
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(labels, scores) of the rows of each layer that makes some of these."""
+        own = {name: x for name, x in self.layers.items() if np.isin(x, labels).any()}
+        weights = {name: self.model.get_submodule(name).weight for name in own}
+        with on_device(next(iter(weights.values())).data):
+            check_finite(weights)
+            if options.importance == "geometric_median":
+                rows = {n: _distances(to_numpy(p.data)) for n, p in weights.items()}
+            else:
+                chosen = criterion(options.importance, options.seed)
+                gradients = _gradients(
+                    self.model, list(weights), chosen, options.data, options.objective
+                )
+                scores = layer_scores(weights, gradients, chosen.measure)
+                rows = {n: s.reshape(len(s), -1).sum(axis=1) for n, s in scores.items()}
+        return [(own[name], rows[name]) for name in own]
+
+    def _norm_rows(self, labels: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """(labels, |γ|) of each batch norm behind these channels."""
+        rows = []
+        for axis in self.found.axes:
+            layer = self.model.get_submodule(axis.layer)
+            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and axis.own == "weight":
+                gamma: Any = layer.weight
+                rows.append((axis.labels, np.abs(to_numpy(gamma.data)).astype(np.float64)))
+        normed = {label for own, _ in rows for label in own.tolist()}
+        bare = [n for n, own in self.layers.items() if set(own.tolist()) & set(labels) - normed]
+        if bare:
+            raise ValueError(
+                'importance "batch_norm" is the |γ| of the norm behind a layer, and there is none '
+                f"behind {', '.join(map(repr, bare))}; skip={bare} leaves these as they are"
+            )
+        return rows
+
+
+def _distances(w: np.ndarray) -> np.ndarray:
+    """The sum of each row's distances to all rows of a weight."""
+    rows = w.reshape(len(w), -1).astype(np.float64)
+    return np.array([np.sqrt(((rows - row) ** 2).sum(axis=1)).sum() for row in rows])
+
+
+def _tied(free: Mapping[str, list[int]]) -> list[tuple[list[str], list[int]]]:
+    """(layers, their labels) for each set of layers that share labels."""
+    sets: list[tuple[list[str], list[int]]] = []
+    for name, labels in free.items():
+        mine = [s for s in sets if set(s[1]) & set(labels)]
+        sets = [s for s in sets if s not in mine]
+        names = [n for s in mine for n in s[0]] + [name]
+        joined = _ordered([*(s[1] for s in mine), labels])
+        if joined:
+            sets.append((names, joined))
+    return sets
+
+
+def _ordered(lists: Iterable[Iterable[int]]) -> list[int]:
+    """All labels in their first order, each once."""
+    return list(dict.fromkeys(label for labels in lists for label in labels))
+
+
+def _matching(argument: str, patterns: str | Iterable[str], layers: Iterable[str]) -> list[str]:
+    """The layers whose names match; each pattern must match one."""
+    names = list(layers)
+    found: list[str] = []
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
+            raise ValueError(
+                f"{argument}: there is no layer {pattern!r} with channels; there are "
+                f"{', '.join(map(repr, names))}"
+            )
+        found += matches
+    return list(dict.fromkeys(found))
+
+
+def _floors(keep_at_least: Any, layers: Mapping[str, np.ndarray]) -> dict[str, int]:
+    """Layer → how many of its channels must be left, at least 1."""
+    given = {"*": keep_at_least} if not isinstance(keep_at_least, Mapping) else keep_at_least
+    floors = dict.fromkeys(layers, 1)
+    for pattern, value in given.items():
+        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
+        share = isinstance(value, float) and math.isfinite(value) and 0 <= value <= 1
+        if not (whole or share):
+            raise ValueError(
+                "keep_at_least must be a whole number of channels, or a share from 0.0 to 1.0, "
+                f"got {value!r}"
+            )
+        for name in _matching("keep_at_least", [pattern], layers):
+            number = int(value) if whole else math.ceil(value * len(layers[name]))
+            floors[name] = max(1, number)
+    return floors

@@ -1,0 +1,319 @@
+"""Channels taken out of a model: smaller arrays, that compute the same as the masked ones.
+
+A channel that is pruned is a constant: 0 behind a ReLU, f(0) behind an activation f with f(0) ≠ 0,
+−mean/√(var + ε) behind a batch norm without γ and β. What it adds to the layers that read it is
+then a constant too and goes into their biases::
+
+    b'[o] = b[o] + Σ_i w[o, i] · c_i        over the channels i that go
+
+which is exact for a linear layer, and for a convolution unless it pads with zeros beside a c ≠ 0.
+The c_i are not derived but seen: the masked model is run, and what reaches each weight is looked
+at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from tinycompress import nn
+from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
+from tinycompress.compress.prune.channels import Options, choose_channels, masks_of
+from tinycompress.compress.prune.dependencies import Dependencies, dependencies_of, places_of
+from tinycompress.compress.prune.following import Operation
+from tinycompress.compress.prune.importance import Importance
+from tinycompress.compress.prune.probe import random_input, run_watched
+from tinycompress.compress.quantize.layers import QuantizedLayer
+from tinycompress.compress.quantize.qat.layers import Switched
+from tinycompress.data import Dataset
+from tinycompress.ops import conv, linear
+from tinycompress.train.objective import Objective
+
+TOLERANCE = 1e-3
+"""How much outputs may differ, of the largest: rounding in many layers, and no more."""
+
+
+def remove_channels(
+    model: nn.Module,
+    amount: float | Mapping[str, float] | None = None,
+    importance: str | Importance = "magnitude",
+    *,
+    scope: str = "local",
+    sample: Any = None,
+    data: Dataset | None = None,
+    objective: Objective | None = None,
+    skip: str | Iterable[str] = (),
+    keep_at_least: float | Mapping[str, float] = 1,
+    seed: int = 0,
+) -> nn.Module:
+    """A smaller copy of ``model``, without the channels that matter least.
+
+    It computes what ``model`` would in evaluation with these channels masked, to rounding, which is
+    tried on random input before it is given back. Masks on what is left stay. Make a new optimizer
+    for it.
+
+    Followed are convolutions (depthwise and grouped ones too), linear layers, batch norm, pooling,
+    activations of each value, dropout, flatten, sums and concatenations, as layers and in a
+    ``forward`` of your own. In a grouped convolution, channel j of every group goes or stays. The
+    model's own inputs and outputs stay.
+
+    Args:
+        amount: the share of channels to remove, 0 ≤ a < 1, rounded to whole groups of channels that
+            go together; or a share for each layer by name or pattern, ``{"conv*": 0.5}``. None:
+            those whose weights are all 0, masked or not, as ``tc.prune`` with
+            ``structure="channel"`` leaves them.
+        importance: as for :func:`tinycompress.prune`, summed over all weights that make a group;
+            or "batch_norm" or "geometric_median" (``channels.py``).
+        scope: "local" takes this share of each layer, and of layers whose channels are tied
+            together; "global" ranks all groups of the model together.
+        sample: inputs (N, ...), an array or data set: only their shape is used, to run the model
+            once. None: that of ``data``, or what the first layer takes, square images of any size.
+        data: samples on which the derivative of the loss is taken, where ``importance`` wants it.
+        objective: gives that loss; cross-entropy unless given.
+        skip: names or patterns of layers whose channels stay.
+        keep_at_least: how many channels stay in each layer: a whole number, a share (a float), or
+            either by name or pattern. At least one always does.
+        seed: of the random criterion.
+
+    Raises:
+        ValueError: a channel that cannot be followed, named by its layer, with the operation that
+            was in the way; an unknown name; an amount out of range. Nothing was changed.
+        TypeError: a model that is prepared for quantization, quantized or compiled.
+    """
+    _check_model(model)
+    x = random_input(model, data if sample is None else sample)
+    found = dependencies_of(model, x)
+    options = Options(importance, scope, data, objective, skip, keep_at_least, seed)
+    gone = choose_channels(model, found, amount, options)
+    masked = model if amount is None else _masked(model, found, gone)
+    sums = _Constants(masked, x, found, gone)
+    if sums.problems and amount is None:
+        gone -= set(sums.problems)  # constants that no bias can take over: they stay
+        sums = _Constants(masked, x, found, gone)
+    if sums.problems:
+        raise ValueError(_named(sums.problems, found))
+    slim = _without(model, found, gone, sums.added)
+    why = _difference(masked, slim, x)
+    if why:
+        raise ValueError(_culprits(model, found, gone, x, amount is None) or why)
+    return slim
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"remove_channels takes a model, got {type(model).__name__}")
+    for name, module in model.named_modules():
+        if isinstance(module, Switched | QuantizedLayer):
+            raise TypeError(
+                f"remove_channels: layer {name!r} is a {type(module).__name__}; remove channels "
+                "from the float model first, then prepare or quantize the smaller one"
+            )
+
+
+def _masked(model: nn.Module, found: Dependencies, gone: set[int]) -> nn.Module:
+    copy = model.copy()
+    parameters = dict(copy.named_parameters())
+    for name, mask in masks_of(model, found, gone).items():
+        p = parameters[name]
+        with on_device(p.data):
+            p.data = p.data * to_device(mask, device_of(p.data))
+    return copy
+
+
+def _named(problems: Mapping[int, str], found: Dependencies) -> str:
+    """The problems by the layers that make these channels."""
+    why: dict[str, str] = {}
+    for name, labels in found.outputs().items():
+        for label in labels.tolist():
+            if label in problems:
+                why.setdefault(name, problems[label])
+    lines = "".join(f"\n  {name}: {text}" for name, text in why.items())
+    return (
+        f"these channels cannot be removed:{lines}\nLeave the layers as they are with "
+        f"skip={list(why)}"
+    )
+
+
+# ------------------------------------------------------------------------- what the channels add
+
+
+class _Constants:
+    """What the channels that go are, and what they add to the layers that read them.
+
+    Attributes:
+        added: (layer, name of its bias or None) → (O) float64.
+        problems: label → why it is nothing that a bias could take over.
+    """
+
+    def __init__(self, model: nn.Module, x: Array, found: Dependencies, gone: set[int]) -> None:
+        self.added: dict[tuple[str, str | None], np.ndarray] = {}
+        self.problems: dict[int, str] = {}
+        self._places = places_of(model)
+        self._columns = {axis.name: axis.labels for axis in found.axes if axis.number == 1}
+        self._gone = list(gone)
+        run_watched(model, x, self._look)
+
+    def _look(self, call: Operation) -> None:
+        if call.op not in (conv.conv2d, linear.linear):
+            return
+        x, w, b = call.inputs
+        weight = self._places.get(id(w))
+        if weight is None or weight.name not in self._columns:
+            return
+        labels = self._columns[weight.name]
+        columns = np.flatnonzero(np.isin(labels, self._gone))
+        if len(columns) == 0:
+            return
+        bias = None if b is None else self._places[id(b)].name
+        images = call.op is conv.conv2d
+        groups = call.params["groups"] if images else 1
+        values = _by_channel(to_numpy(x), 1 if images else -1).reshape(groups, len(labels), -1)
+        constants = self._constants(values[:, columns], labels[columns], call)
+        w = to_numpy(w)[:, columns].astype(np.float64)
+        w = w.reshape(groups, -1, *w.shape[1:2], *(w[0, 0].size,) * images)
+        per_input = w.sum(axis=-1) if images else w  # (groups, O/groups, columns)
+        added = (per_input @ constants[:, :, None]).reshape(-1)
+        before = self.added.setdefault((weight.layer, bias), added)
+        if not np.allclose(before, added, rtol=1e-6, atol=1e-9):
+            self._refuse(labels[columns], f"{call} is called with different constants")
+
+    def _constants(self, values: np.ndarray, labels: np.ndarray, call: Operation) -> np.ndarray:
+        """(groups, columns): the one value of each channel."""
+        wide = values.astype(np.float64)
+        constants = wide[..., 0]
+        rounding = 64 * np.finfo(values.dtype).eps * np.maximum(1, np.abs(constants))
+        changing = (np.abs(wide - wide[..., :1]).max(axis=-1) > rounding).any(axis=0)
+        self._refuse(labels[changing], f"what {call} reads of it is no constant when it is masked")
+        if call.op is conv.conv2d and any(call.params["padding"]):
+            uneven = (constants != 0).any(axis=0) & ~changing
+            self._refuse(
+                labels[uneven],
+                f"masked, it is a constant that is not 0, and {call} pads with zeros",
+            )
+        return constants
+
+    def _refuse(self, labels: np.ndarray, why: str) -> None:
+        for label in labels.tolist():
+            self.problems.setdefault(label, why)
+
+
+def _by_channel(x: np.ndarray, axis: int) -> np.ndarray:
+    """(C, everything else)."""
+    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
+
+
+# ------------------------------------------------------------------------------- smaller arrays
+
+
+def _without(
+    model: nn.Module,
+    found: Dependencies,
+    gone: set[int],
+    added: Mapping[tuple[str, str | None], np.ndarray],
+) -> nn.Module:
+    """A copy without the channels of these labels."""
+    slim = model.copy()
+    per_group = {id(m): m.weight.shape[0] // m.groups for m in slim.modules() if _by_groups(m)}
+    parameters = dict(slim.named_parameters())
+    for (layer, bias), constants in added.items():
+        _add(slim.get_submodule(layer), parameters[bias] if bias else None, constants)
+    places = {(place.layer, place.own): place for place in places_of(slim).values()}
+    kept: dict[tuple[str, str], list[tuple[int, np.ndarray]]] = {}
+    for axis in found.axes:
+        keep = ~np.isin(axis.labels, list(gone))
+        if not keep.all():
+            kept.setdefault((axis.layer, axis.own), []).append((axis.number, keep))
+    for (layer, bias), _ in added.items():  # a bias that was not there before
+        if bias is None and (layer, "weight") in kept:
+            kept[layer, "bias"] = [(n, keep) for n, keep in kept[layer, "weight"] if n == 0]
+    for key, cuts in kept.items():
+        module = places[key].module
+        if key[1] in module._buffers:
+            module._buffers[key[1]] = _cut(module._buffers[key[1]], cuts)
+        else:
+            p = module._parameters[key[1]]
+            p.data, p.grad = _cut(p.data, cuts), None
+            p.mask = None if p.mask is None else _cut(p.mask, cuts)
+    for module in slim.modules():
+        _set_sizes(module, per_group)
+    return slim
+
+
+def _add(layer: Any, bias: nn.Parameter | None, constants: np.ndarray) -> None:
+    """Add to a bias, which may have to be made."""
+    if not constants.any():
+        return
+    w = layer.weight
+    if bias is None:
+        with on_device(w.data):
+            zeros = array_module(w.data).zeros(len(constants), w.dtype)
+        layer.bias = bias = nn.Parameter(zeros, requires_grad=w.requires_grad)
+    with on_device(w.data):
+        total = to_numpy(bias.data).astype(np.float64) + constants
+        bias.data = to_device(total.astype(w.dtype), device_of(w.data))
+        if bias.mask is not None:
+            bias.mask = bias.mask | to_device(constants != 0, device_of(w.data))
+
+
+def _cut(array: Any, cuts: list[tuple[int, np.ndarray]]) -> Any:
+    with on_device(array):
+        for axis, keep in cuts:
+            index = to_device(np.flatnonzero(keep), device_of(array))
+            array = array_module(array).take(array, index, axis=axis)
+    return array
+
+
+def _by_groups(module: Any) -> bool:
+    """Whether its groups go as a whole (see ``following.py``)."""
+    if not isinstance(module, nn.Conv2d) or module.groups == 1:
+        return False
+    return 1 in (module.weight.shape[0] // module.groups, module.weight.shape[1])
+
+
+def _set_sizes(module: Any, per_group: Mapping[int, int]) -> None:
+    """The sizes that a layer remembers, from its arrays; ``per_group``: outputs of such a group."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, nn.Conv2d):
+        outputs, inputs = module.weight.shape[:2]
+        if id(module) in per_group:
+            module.groups = outputs // per_group[id(module)]
+        module.out_channels, module.in_channels = outputs, inputs * module.groups
+    elif isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+        module.num_features = len(module.running_mean)
+
+
+# ------------------------------------------------------------------------------------ the proof
+
+
+def _difference(masked: nn.Module, slim: nn.Module, x: Array) -> str:
+    """How the two differ on ``x``, in words; empty where they agree up to rounding."""
+    expected = run_watched(masked, x, lambda call: None)
+    try:
+        given = run_watched(slim, x, lambda call: None)
+    except Exception as error:
+        return f"the smaller model cannot run: {error}"
+    for a, b in zip(map(to_numpy, expected), map(to_numpy, given), strict=False):
+        if a.shape != b.shape:
+            return f"the smaller model gives shape {b.shape} where {a.shape} was given"
+        if float(np.abs(a - b).max()) > TOLERANCE * max(float(np.abs(a).max()), 1e-30):
+            return "the smaller model does not compute what the masked one does"
+    return ""
+
+
+def _culprits(
+    model: nn.Module, found: Dependencies, gone: set[int], x: Array, as_it_is: bool
+) -> str:
+    """The layers whose channels, removed alone, change what the model computes."""
+    wrong: dict[int, str] = {}
+    for labels in found.outputs().values():
+        own = gone & set(labels.tolist())
+        masked = model if as_it_is else _masked(model, found, own)
+        slim = _without(model, found, own, _Constants(masked, x, found, own).added)
+        why = _difference(masked, slim, x)
+        if why:
+            why += "; a forward of its own may hold a size, or an index, as a number"
+            wrong |= dict.fromkeys(own, why)
+    return _named(wrong, found) if wrong else ""
