@@ -1,15 +1,9 @@
-"""Which output channels go: whole groups of them, ranked by importance.
+"""Which output channels go: whole groups of them, the least important first.
 
 A *group* is what can only go together (``dependencies.py``): a channel with its batch norm and what
 reads it, in residual networks the same channel of several layers, in a grouped convolution one
-channel of every group. Its importance is the sum over the rows w[o] of all weights that make it:
-
-    "magnitude"         Σ |w[o]|              Li et al. 2017, arXiv:1608.08710
-    "batch_norm"        Σ |γ[o]|              network slimming, Liu et al. 2017, arXiv:1708.06519
-    "geometric_median"  Σ_j ‖w[o] − w[j]‖₂    FPGM, He et al. 2019, arXiv:1811.00250: what the other
-                                              channels of the layer can stand for is not needed
-
-and likewise for the other criteria of ``importance.py``.
+channel of every group. ``channel_scores.py`` says how important each is. Layers whose channels are
+tied make one set, and a local ``amount`` is the share of the groups of each set.
 """
 
 from __future__ import annotations
@@ -17,21 +11,21 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.backend import on_device, to_numpy
-from tinycompress.compress.prune.dependencies import Dependencies, dependencies_of
-from tinycompress.compress.prune.importance import Importance, criterion, layer_scores
-from tinycompress.compress.prune.layers import check_finite
-from tinycompress.compress.prune.one_shot import SCOPES, _gradients, check_sparsity
-from tinycompress.compress.prune.probe import random_input
+from tinycompress.backend import to_numpy
+from tinycompress.compress.prune.channel_scores import group_scores
+from tinycompress.compress.prune.dependencies import Dependencies, follow
+from tinycompress.compress.prune.importance import Importance
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
 Amount = float | Mapping[str, float] | None
+SCOPES = ("local", "global")
 GONE, ZERO, RANKED = range(3)  # the order in which groups go
 
 
@@ -69,7 +63,7 @@ def channel_masks(
         stays pruned.
     """
     options = Options(importance, scope, data, objective, skip, keep_at_least, seed)
-    found = dependencies_of(model, random_input(model, data if sample is None else sample))
+    found, _ = follow(model, data if sample is None else sample)
     return masks_of(model, found, choose_channels(model, found, amount, options))
 
 
@@ -94,10 +88,13 @@ def choose_channels(
     groups = _Groups(model, found, options)
     if amount is None:
         return groups.without_weights()
+    _, _, data, objective, _, _, seed = options
+    pools = groups.pools(amount, options.scope)
+    labels = _ordered(own for own, _ in pools)
+    scores = group_scores(model, found, labels, options.importance, data, objective, seed)
     gone: set[int] = set()
-    for labels, share in groups.pools(amount, options.scope):
-        scores = groups.scores(labels, options)
-        gone |= groups.least_important(labels, scores, round(share * len(labels)), gone)
+    for own, share in pools:
+        gone |= groups.least_important(own, scores, round(share * len(own)), gone)
     return gone
 
 
@@ -123,7 +120,7 @@ class _Groups:
         if scope not in SCOPES:
             raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}")
         if not isinstance(amount, Mapping):
-            check_sparsity("amount", amount)
+            _check_share("amount", amount)
             free = self._free([n for n in self.layers if n not in self.skipped])
             if not any(free.values()):
                 raise ValueError(
@@ -135,7 +132,7 @@ class _Groups:
             return [(labels, amount) for _, labels in _tied(free)]
         shares: dict[str, float] = {}
         for pattern, share in amount.items():
-            check_sparsity(f"amount of layer {pattern!r}", share)
+            _check_share(f"amount of layer {pattern!r}", share)
             shares.update((name, share) for name in _matching("amount", pattern, self.layers))
         free = self._free(list(shares))
         for name, labels in free.items():
@@ -224,60 +221,6 @@ class _Groups:
                 tiers[label] = max(tiers.get(label, GONE), one)
         return tiers
 
-    # ------------------------------------------------------------------- how important
-
-    def scores(self, labels: list[int], options: Options) -> dict[int, float]:
-        """Label → the sum of the importances of its rows."""
-        total = dict.fromkeys(labels, 0.0)
-        rows = self._norm_rows(labels) if options.importance == "batch_norm" else None
-        for own, score in rows or self._weight_rows(labels, options):
-            for label, value in zip(own.tolist(), score.tolist(), strict=True):
-                if label in total:
-                    total[label] += value
-        return total
-
-    def _weight_rows(
-        self, labels: list[int], options: Options
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(labels, scores) of the rows of each layer that makes some of these."""
-        own = {name: x for name, x in self.layers.items() if np.isin(x, labels).any()}
-        weights = {name: self.model.get_submodule(name).weight for name in own}
-        with on_device(next(iter(weights.values())).data):
-            check_finite(weights)
-            if options.importance == "geometric_median":
-                rows = {n: _distances(to_numpy(p.data)) for n, p in weights.items()}
-            else:
-                chosen = criterion(options.importance, options.seed)
-                gradients = _gradients(
-                    self.model, list(weights), chosen, options.data, options.objective
-                )
-                scores = layer_scores(weights, gradients, chosen.measure)
-                rows = {n: s.reshape(len(s), -1).sum(axis=1) for n, s in scores.items()}
-        return [(own[name], rows[name]) for name in own]
-
-    def _norm_rows(self, labels: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        """(labels, |γ|) of each batch norm behind these channels."""
-        rows = []
-        for axis in self.found.axes:
-            layer = self.model.get_submodule(axis.layer)
-            if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and axis.own == "weight":
-                gamma: Any = layer.weight
-                rows.append((axis.labels, np.abs(to_numpy(gamma.data)).astype(np.float64)))
-        normed = {label for own, _ in rows for label in own.tolist()}
-        bare = [n for n, own in self.layers.items() if set(own.tolist()) & set(labels) - normed]
-        if bare:
-            raise ValueError(
-                'importance "batch_norm" is the |γ| of the norm behind a layer, and there is none '
-                f"behind {', '.join(map(repr, bare))}; skip={bare} leaves these as they are"
-            )
-        return rows
-
-
-def _distances(w: np.ndarray) -> np.ndarray:
-    """The sum of each row's distances to all rows of a weight."""
-    rows = w.reshape(len(w), -1).astype(np.float64)
-    return np.array([np.sqrt(((rows - row) ** 2).sum(axis=1)).sum() for row in rows])
-
 
 def _tied(free: Mapping[str, list[int]]) -> list[tuple[list[str], list[int]]]:
     """(layers, their labels) for each set of layers that share labels."""
@@ -328,3 +271,12 @@ def _floors(keep_at_least: Any, layers: Mapping[str, np.ndarray]) -> dict[str, i
             number = int(value) if whole else math.ceil(value * len(layers[name]))
             floors[name] = max(1, number)
     return floors
+
+
+def _check_share(what: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} must be a number, got {value!r}")
+    if not 0 <= float(value) < 1:
+        raise ValueError(
+            f"{what} must be at least 0 and below 1, the share of channels to remove, got {value!r}"
+        )

@@ -14,7 +14,7 @@ is computed outside of the engine's operations has no labels, and what meets it 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from tinycompress import nn
 from tinycompress.backend import Array
 from tinycompress.compress.prune.following import Operation, labels_after
 from tinycompress.compress.prune.labels import Labels, no_labels
-from tinycompress.compress.prune.probe import run_watched
+from tinycompress.compress.prune.probe import random_input, run_watched
 from tinycompress.nn.compiled import Compiled
 
 SHRINKING: tuple[tuple[type[nn.Module], tuple[str, ...]], ...] = (
@@ -57,7 +57,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Dependencies:
-    """What :func:`dependencies_of` found.
+    """What :func:`follow` found.
 
     Attributes:
         axes: of all parameters and buffers that have channels.
@@ -74,18 +74,23 @@ class Dependencies:
         return {axis.layer: axis.labels for axis in self.axes if axis.makes}
 
 
-def dependencies_of(model: nn.Module, x: Array) -> Dependencies:
-    """Run ``model`` on ``x`` and follow its channels.
+def follow(model: nn.Module, sample: Any = None) -> tuple[Dependencies, Array]:
+    """Which channels of ``model`` hang together, and the random input on which it was run.
 
     Args:
         model: it is not changed.
-        x: an input (N, ...) on its device; see :func:`~tinycompress.compress.prune.probe.
-            random_input`.
+        sample: what goes into it, an array or data set; None: see ``probe.py``.
+
+    Raises:
+        TypeError: it is no model, or a compiled one.
+        ValueError: no shape of its input was found.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"channels are those of a model, got {type(model).__name__}")
     if any(isinstance(module, Compiled) for module in model.modules()):
         raise TypeError("a compiled model has no channels to prune: prune what it was made from")
-    follower = _Follower(model.copy(), x)
-    return follower.run()
+    x = random_input(model, sample)
+    return _Follower(model.copy(), x).run(), x
 
 
 class Place(NamedTuple):

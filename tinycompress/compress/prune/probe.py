@@ -46,10 +46,11 @@ def random_input(model: nn.Module, sample: Any = None) -> Array:
         if images.dtype.kind != "f":
             return to_device(images[:IMAGES], model.device)
         return _normal(model, images.shape[1:])
+    probe = model.copy()
     for shape in _shapes(model):
         x = _normal(model, shape)
         try:
-            run_watched(model, x, lambda call: None)
+            run_watched(probe, x, lambda call: None)
         except Exception:
             continue
         return x
@@ -80,7 +81,9 @@ def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
 def run_watched(model: nn.Module, x: Array, look: Look) -> list[Array]:
     """Run ``model`` in evaluation, layer by layer, and let ``look`` see each operation.
 
-    A model prepared for quantization runs in floats, on its latent weights.
+    Give it a copy: its layers' ``forward`` is another one meanwhile.
+
+    A model that is prepared for quantization runs in floats, on its latent weights.
 
     Returns:
         What it gives out.

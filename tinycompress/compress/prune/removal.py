@@ -1,14 +1,8 @@
 """Channels taken out of a model: smaller arrays, that compute the same as the masked ones.
 
-A channel that is pruned is a constant: 0 behind a ReLU, f(0) behind an activation f with f(0) ≠ 0,
-−mean/√(var + ε) behind a batch norm without γ and β. What it adds to the layers that read it is
-then a constant too and goes into their biases::
-
-    b'[o] = b[o] + Σ_i w[o, i] · c_i        over the channels i that go
-
-which is exact for a linear layer, and for a convolution unless it pads with zeros beside a c ≠ 0.
-The c_i are not derived but seen: the masked model is run, and what reaches each weight is looked
-at.
+``dependencies.py`` says which places of which arrays belong to a channel, ``channels.py`` which
+channels go, and ``constants.py`` what they leave behind in biases. Here they are cut out of a copy,
+and the copy has to prove itself: it must compute what the masked model does.
 """
 
 from __future__ import annotations
@@ -21,14 +15,13 @@ import numpy as np
 from tinycompress import nn
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
 from tinycompress.compress.prune.channels import Options, choose_channels, masks_of
-from tinycompress.compress.prune.dependencies import Dependencies, dependencies_of, places_of
-from tinycompress.compress.prune.following import Operation
+from tinycompress.compress.prune.constants import Constants
+from tinycompress.compress.prune.dependencies import Dependencies, follow, places_of
 from tinycompress.compress.prune.importance import Importance
-from tinycompress.compress.prune.probe import random_input, run_watched
+from tinycompress.compress.prune.probe import run_watched
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.qat.layers import Switched
 from tinycompress.data import Dataset
-from tinycompress.ops import conv, linear
 from tinycompress.train.objective import Objective
 
 TOLERANCE = 1e-3
@@ -82,16 +75,15 @@ def remove_channels(
             was in the way; an unknown name; an amount out of range. Nothing was changed.
         TypeError: a model that is prepared for quantization, quantized or compiled.
     """
-    _check_model(model)
-    x = random_input(model, data if sample is None else sample)
-    found = dependencies_of(model, x)
+    found, x = follow(model, data if sample is None else sample)
+    _check_is_float(model)
     options = Options(importance, scope, data, objective, skip, keep_at_least, seed)
     gone = choose_channels(model, found, amount, options)
-    masked = model if amount is None else _masked(model, found, gone)
-    sums = _Constants(masked, x, found, gone)
+    masked = _masked(model, found, set() if amount is None else gone)
+    sums = Constants(masked, x, found, gone)
     if sums.problems and amount is None:
         gone -= set(sums.problems)  # constants that no bias can take over: they stay
-        sums = _Constants(masked, x, found, gone)
+        sums = Constants(masked, x, found, gone)
     if sums.problems:
         raise ValueError(_named(sums.problems, found))
     slim = _without(model, found, gone, sums.added)
@@ -101,9 +93,7 @@ def remove_channels(
     return slim
 
 
-def _check_model(model: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"remove_channels takes a model, got {type(model).__name__}")
+def _check_is_float(model: Any) -> None:
     for name, module in model.named_modules():
         if isinstance(module, Switched | QuantizedLayer):
             raise TypeError(
@@ -113,6 +103,7 @@ def _check_model(model: Any) -> None:
 
 
 def _masked(model: nn.Module, found: Dependencies, gone: set[int]) -> nn.Module:
+    """A copy in which the channels with these labels are 0."""
     copy = model.copy()
     parameters = dict(copy.named_parameters())
     for name, mask in masks_of(model, found, gone).items():
@@ -134,74 +125,6 @@ def _named(problems: Mapping[int, str], found: Dependencies) -> str:
         f"these channels cannot be removed:{lines}\nLeave the layers as they are with "
         f"skip={list(why)}"
     )
-
-
-# ------------------------------------------------------------------------- what the channels add
-
-
-class _Constants:
-    """What the channels that go are, and what they add to the layers that read them.
-
-    Attributes:
-        added: (layer, name of its bias or None) → (O) float64.
-        problems: label → why it is nothing that a bias could take over.
-    """
-
-    def __init__(self, model: nn.Module, x: Array, found: Dependencies, gone: set[int]) -> None:
-        self.added: dict[tuple[str, str | None], np.ndarray] = {}
-        self.problems: dict[int, str] = {}
-        self._places = places_of(model)
-        self._columns = {axis.name: axis.labels for axis in found.axes if axis.number == 1}
-        self._gone = list(gone)
-        run_watched(model, x, self._look)
-
-    def _look(self, call: Operation) -> None:
-        if call.op not in (conv.conv2d, linear.linear):
-            return
-        x, w, b = call.inputs
-        weight = self._places.get(id(w))
-        if weight is None or weight.name not in self._columns:
-            return
-        labels = self._columns[weight.name]
-        columns = np.flatnonzero(np.isin(labels, self._gone))
-        if len(columns) == 0:
-            return
-        bias = None if b is None else self._places[id(b)].name
-        images = call.op is conv.conv2d
-        groups = call.params["groups"] if images else 1
-        values = _by_channel(to_numpy(x), 1 if images else -1).reshape(groups, len(labels), -1)
-        constants = self._constants(values[:, columns], labels[columns], call)
-        w = to_numpy(w)[:, columns].astype(np.float64)
-        w = w.reshape(groups, -1, *w.shape[1:2], *(w[0, 0].size,) * images)
-        per_input = w.sum(axis=-1) if images else w  # (groups, O/groups, columns)
-        added = (per_input @ constants[:, :, None]).reshape(-1)
-        before = self.added.setdefault((weight.layer, bias), added)
-        if not np.allclose(before, added, rtol=1e-6, atol=1e-9):
-            self._refuse(labels[columns], f"{call} is called with different constants")
-
-    def _constants(self, values: np.ndarray, labels: np.ndarray, call: Operation) -> np.ndarray:
-        """(groups, columns): the one value of each channel."""
-        wide = values.astype(np.float64)
-        constants = wide[..., 0]
-        rounding = 64 * np.finfo(values.dtype).eps * np.maximum(1, np.abs(constants))
-        changing = (np.abs(wide - wide[..., :1]).max(axis=-1) > rounding).any(axis=0)
-        self._refuse(labels[changing], f"what {call} reads of it is no constant when it is masked")
-        if call.op is conv.conv2d and any(call.params["padding"]):
-            uneven = (constants != 0).any(axis=0) & ~changing
-            self._refuse(
-                labels[uneven],
-                f"masked, it is a constant that is not 0, and {call} pads with zeros",
-            )
-        return constants
-
-    def _refuse(self, labels: np.ndarray, why: str) -> None:
-        for label in labels.tolist():
-            self.problems.setdefault(label, why)
-
-
-def _by_channel(x: np.ndarray, axis: int) -> np.ndarray:
-    """(C, everything else)."""
-    return np.moveaxis(x, axis, 0).reshape(x.shape[axis], -1)
 
 
 # ------------------------------------------------------------------------------- smaller arrays
@@ -243,8 +166,6 @@ def _without(
 
 def _add(layer: Any, bias: nn.Parameter | None, constants: np.ndarray) -> None:
     """Add to a bias, which may have to be made."""
-    if not constants.any():
-        return
     w = layer.weight
     if bias is None:
         with on_device(w.data):
@@ -310,8 +231,8 @@ def _culprits(
     wrong: dict[int, str] = {}
     for labels in found.outputs().values():
         own = gone & set(labels.tolist())
-        masked = model if as_it_is else _masked(model, found, own)
-        slim = _without(model, found, own, _Constants(masked, x, found, own).added)
+        masked = _masked(model, found, set() if as_it_is else own)
+        slim = _without(model, found, own, Constants(masked, x, found, own).added)
         why = _difference(masked, slim, x)
         if why:
             why += "; a forward of its own may hold a size, or an index, as a number"

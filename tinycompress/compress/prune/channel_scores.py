@@ -1,0 +1,113 @@
+"""How important a group of channels is.
+
+It is the sum over the rows w[o] of all the weights that make its channels (a residual sum ties rows
+of several layers), with a criterion of ``importance.py``, or by what channels alone have:
+
+    "magnitude"         Σ |w[o]|              Li et al. 2017, arXiv:1608.08710
+    "taylor"            Σ |w[o]·g[o]|         Molchanov et al. 2017, arXiv:1611.06440
+    "batch_norm"        Σ |γ[o]|              network slimming, Liu et al. 2017, arXiv:1708.06519
+    "geometric_median"  Σ_j ‖w[o] − w[j]‖₂    FPGM, He et al. 2019, arXiv:1811.00250: a channel near
+                                              the middle of its layer's can be stood for by others
+
+All is ranked on the host, so that it is the same on every device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinycompress import nn
+from tinycompress.backend import on_device, to_numpy
+from tinycompress.compress.prune.dependencies import Dependencies
+from tinycompress.compress.prune.gradients import mean_gradients
+from tinycompress.compress.prune.importance import Importance, criterion, layer_scores
+from tinycompress.compress.prune.layers import check_finite
+from tinycompress.data import Dataset
+from tinycompress.train.objective import Objective
+
+Rows = Iterator[tuple[np.ndarray, np.ndarray]]
+"""(labels, scores) of the rows of one array after the other."""
+
+
+def group_scores(
+    model: nn.Module,
+    found: Dependencies,
+    labels: list[int],
+    importance: str | Importance,
+    data: Dataset | None,
+    objective: Objective | None,
+    seed: int,
+) -> dict[int, float]:
+    """Label → importance, for these labels.
+
+    Raises:
+        ValueError: a criterion needs ``data`` or a batch norm that is not there, a weight is not
+            finite.
+    """
+    if importance == "batch_norm":
+        rows = _norm_rows(model, found, labels)
+    else:
+        layers = {n: own for n, own in found.outputs().items() if np.isin(own, labels).any()}
+        rows = _weight_rows(model, layers, importance, data, objective, seed)
+    total = dict.fromkeys(labels, 0.0)
+    for own, scores in rows:
+        for label, score in zip(own.tolist(), scores.tolist(), strict=True):
+            if label in total:
+                total[label] += score
+    return total
+
+
+def _weight_rows(
+    model: nn.Module,
+    layers: dict[str, np.ndarray],
+    importance: str | Importance,
+    data: Dataset | None,
+    objective: Objective | None,
+    seed: int,
+) -> Rows:
+    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in layers}
+    check_finite(weights)
+    if importance == "geometric_median":
+        for name, p in weights.items():
+            yield layers[name], distances(to_numpy(p.data))
+        return
+    chosen = criterion(importance, seed)
+    if data is None and chosen.gradients == "required":
+        raise ValueError(
+            f"importance {importance!r} looks at the derivative of the loss: give data=, a Dataset "
+            "of images and labels to take it on"
+        )
+    gradients: dict[str, Any] = dict.fromkeys(weights)
+    if data is not None and chosen.gradients != "unused":
+        gradients = mean_gradients(model, list(weights), data, objective)
+    with on_device(next(iter(weights.values())).data):
+        scores = layer_scores(weights, gradients, chosen.measure)
+    for name, score in scores.items():
+        yield layers[name], score.reshape(len(score), -1).sum(axis=1)
+
+
+def distances(w: np.ndarray) -> np.ndarray:
+    """For each row of a weight (O, ...) the sum of its distances to all rows, (O) float64."""
+    rows = w.reshape(len(w), -1).astype(np.float64)
+    return np.array([np.sqrt(((rows - row) ** 2).sum(axis=1)).sum() for row in rows])
+
+
+def _norm_rows(model: nn.Module, found: Dependencies, labels: list[int]) -> Rows:
+    """|γ| of each batch norm behind these channels."""
+    rows = []
+    for axis in found.axes:
+        layer = model.get_submodule(axis.layer)
+        if isinstance(layer, nn.BatchNorm1d | nn.BatchNorm2d) and axis.own == "weight":
+            gamma: Any = layer.weight
+            rows.append((axis.labels, np.abs(to_numpy(gamma.data)).astype(np.float64)))
+    normed = {label for own, _ in rows for label in own.tolist()}
+    bare = [n for n, own in found.outputs().items() if set(own.tolist()) & set(labels) - normed]
+    if bare:
+        raise ValueError(
+            'importance "batch_norm" is the |γ| of the norm behind a layer, and there is none '
+            f"behind {', '.join(map(repr, bare))}; skip={bare} leaves these as they are"
+        )
+    yield from rows
