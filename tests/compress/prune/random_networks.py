@@ -117,11 +117,23 @@ class RandomNetwork(nn.Module):
 
     # ------------------------------------------------------------------------------ computing
 
+    def forget_dead_ends(self):
+        """Run no step whose tensor leads nowhere; its layer is then never called."""
+        needed = {len(self.steps)}
+        for number in range(len(self.steps), 0, -1):
+            if number in needed:
+                needed |= set(self.steps[number - 1][1])
+            else:
+                self.steps[number - 1] = "nothing", []
+        return self
+
     def forward(self, x):
         tensors = [x]
         for what, inputs in self.steps:
             given = [tensors[i] for i in inputs]
-            if what == "add":
+            if what == "nothing":
+                y = None
+            elif what == "add":
                 y = given[0] + given[1]
             elif what == "cat":
                 y = tc.cat(given, axis=1)
