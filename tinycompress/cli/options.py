@@ -64,8 +64,10 @@ class WeightObserverName(StrEnum):
 
 class ImportanceName(StrEnum):
     magnitude = "magnitude"
+    l2 = "l2"
     gradient = "gradient"
     taylor = "taylor"
+    snip = "snip"
     random = "random"
 
 

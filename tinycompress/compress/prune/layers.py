@@ -1,15 +1,18 @@
 """What is pruned: the weights of linear and convolutional layers, by the layer's name.
 
+Layers prepared for quantization-aware training are such layers too: what is masked is their latent
+weight, under the same name, and a masked latent weight has the code of 0.
 Biases and normalisation have too few numbers to be worth a mask, and losing one costs accuracy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tinycompress import nn
 from tinycompress.backend import array_module
+from tinycompress.compress.prune.amounts import matching
 
 PRUNABLE = (nn.Linear, nn.Conv2d)
 
@@ -19,14 +22,13 @@ def prunable_weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[s
 
     Args:
         model: the network, or a single layer (whose name is then "").
-        skip: names of layers to leave out.
+        skip: names or patterns (``fnmatch``) of layers to leave out.
 
     Raises:
         ValueError: a name in ``skip`` that is no prunable layer, or no layer is left.
     """
     weights = weights_by_layer(model, PRUNABLE)
-    skipped = [skip] if isinstance(skip, str) else list(skip)
-    check_names("skip", skipped, weights)
+    skipped = matching("skip", skip, weights)
     left = {name: w for name, w in weights.items() if name not in skipped}
     if not left:
         raise ValueError(
@@ -57,7 +59,7 @@ def check_names(argument: str, names: Iterable[str], weights: Iterable[str]) -> 
         )
 
 
-def check_finite(weights: dict[str, nn.Parameter]) -> None:
+def check_finite(weights: Mapping[str, nn.Parameter]) -> None:
     """Raise where a weight is NaN or infinite: it has no rank among the others."""
     for name, p in weights.items():
         bad = int((~array_module(p.data).isfinite(p.data)).sum())

@@ -18,13 +18,16 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Array]) -> None:
     """Put a mask on the weight of each named layer, in place, and zero what it prunes.
 
     Args:
-        masks: layer name → boolean array of the weight's shape, True where it is kept.
+        masks: name → boolean array of the weight's shape, True where it is kept. The name is a
+            layer's, and means its weight, or a parameter's, such as a bias.
 
     Raises:
-        ValueError: an unknown layer or another shape or dtype; nothing is changed.
+        ValueError: an unknown name or another shape or dtype; nothing is changed.
     """
     weights = prunable_weights(model)
-    check_names("masks", masks, weights)
+    parameters = {name: p for name, p in model.named_parameters() if name in masks}
+    check_names("masks", [name for name in masks if name not in parameters], weights)
+    weights |= parameters
     for name, mask in masks.items():
         if mask.shape != weights[name].shape or mask.dtype != bool:
             raise ValueError(

@@ -1,74 +1,105 @@
 """Pruning in one shot: rank the weights, zero the least important, hold them there by masks.
 
-Read ``importance.py`` (how they are ranked), ``selection.py`` (how many go, and which) and
-``masks.py`` first; this file puts them together.
+Read ``importance.py`` (how they are ranked), ``structure.py`` (what goes as a whole),
+``amounts.py`` and ``selection.py`` (how many go, and which) and ``masks.py`` first; this file puts
+them together.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.backend import on_device, to_numpy
-from tinycompress.compress.prune.gradients import mean_gradients
-from tinycompress.compress.prune.importance import (
-    Criterion,
-    Importance,
-    criterion,
-    layer_scores,
+from tinycompress.backend import to_numpy
+from tinycompress.compress.prune.amounts import (
+    SCOPES as SCOPES,
+    check_scope,
+    check_sparsities,
+    check_sparsity as check_sparsity,
+    floors_of,
+    pools,
 )
-from tinycompress.compress.prune.layers import check_finite, check_names, prunable_weights
+from tinycompress.compress.prune.channels import channel_masks
+from tinycompress.compress.prune.importance import Criterion, Importance
+from tinycompress.compress.prune.layers import prunable_weights
 from tinycompress.compress.prune.masks import apply_masks
-from tinycompress.compress.prune.selection import keep_masks, pruned_count
+from tinycompress.compress.prune.scores import weight_scores
+from tinycompress.compress.prune.selection import keep_masks
+from tinycompress.compress.prune.structure import Structure, keep_n_of_m, parse_structure
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
-SCOPES = ("global", "local")
+Sparsity = float | Mapping[str, float] | None
+Ranking = str | Importance | Mapping[str, Any]
+Floor = float | Mapping[str, float]
 
 
 def prune(
     model: nn.Module,
-    sparsity: float | Mapping[str, float],
-    *,
-    importance: str | Importance = "magnitude",
+    sparsity: Sparsity = None,
+    importance: Ranking = "magnitude",
     scope: str = "global",
+    *,
+    structure: str = "weight",
     skip: str | Iterable[str] = (),
+    keep_at_least: Floor = 1,
     data: Dataset | None = None,
     objective: Objective | None = None,
     seed: int = 0,
 ) -> nn.Module:
     """A copy of ``model`` with its least important weights at 0, and masks that hold them there.
 
-    Pruned are the weights of ``Linear`` and ``Conv2d``, not biases. Of n weights exactly
-    ``round(sparsity · n)`` are zero afterwards, counting those that were zero before; only the last
-    weight of a layer is always kept. Pruning a pruned model prunes more of it; ``sparsity`` is
-    always the share of all weights. Make a new optimizer for the copy.
+    Pruned are the weights of ``Linear`` and ``Conv2d``, not biases. Of n weights (or kernels, or
+    rows) exactly ``round(sparsity · n)`` are zero afterwards, counting those that were zero before,
+    as far as ``keep_at_least`` allows. Pruning a pruned model prunes more of it; ``sparsity`` is
+    always the share of all. Make a new optimizer for the copy.
 
     Args:
-        sparsity: the share of weights to be zero, 0 ≤ s < 1; or a share for each layer by name,
-            ``{"fc1": 0.9}``, the other layers being left as they are.
-        importance: "magnitude" |w|, "gradient" |g|, "taylor" |w·g|, "random", or a function
-            ``(w, g) -> array of w's shape``, larger where the weight is needed more. ``g`` is None
-            without ``data``.
+        sparsity: the share of weights to be zero, 0 ≤ s < 1; or a share for each layer by name or
+            pattern, ``{"fc1": 0.9, "features.*": 0.5}``, the other layers being left as they are.
+            With a structure n:m it is 1 − n/m, and may be left out.
+        importance: "magnitude" |w|, "l2", "gradient" |g|, "taylor" |w·g|, "snip" (before training),
+            "random", or a function ``(w, g) -> array of w's shape``, larger where the weight is
+            needed more; ``g`` is None without ``data``. Or such arrays, by layer. See
+            ``importance.py``. For channels also "batch_norm" and "geometric_median".
         scope: "global" ranks the weights of all layers together; "local" prunes each layer by the
             same share. Without effect where ``sparsity`` names layers.
-        skip: names of layers to leave alone; their weights are not counted.
-        data: samples on which the derivative ``g`` of the loss is taken.
+        structure: what goes as a whole: "weight", "kernel" (of convolutions; linear layers are left
+            as they are), "row", n of every m such as "2:4" (``structure.py``), or "channel", an
+            output channel with its bias and batch norm and what is tied to it (``channels.py``;
+            :func:`tinycompress.remove_channels` then makes the model smaller).
+        skip: names or patterns of layers to leave alone; their weights are not counted.
+        keep_at_least: how much of each layer stays, whatever its share: a whole number of weights
+            (kernels, rows, channels), a share of the layer as a float, or a mapping from layers to
+            these. One always stays.
+        data: samples on which the derivative ``g`` of the loss is taken; for "snip" the batch, of
+            at most 500.
         objective: gives that loss, ``objective(model, *batch) -> (loss, outputs)``; cross-entropy
             unless given.
-        seed: of the random criterion.
+        seed: of the random criterion, and of SNIP's batch where it is drawn from more samples.
 
     Raises:
         ValueError: no layer to prune, an unknown name, a sparsity out of range or below what is
-            pruned already, weights or importances that are NaN, a criterion that needs ``data``.
+            pruned already, a layer with fewer units than are to stay, weights or importances that
+            are NaN, a criterion that needs ``data``.
         TypeError: a sparsity that is no number.
     """
-    masks = choose_masks(model, sparsity, importance, scope, skip, data, objective, seed)
+    masks = choose_masks(
+        model,
+        sparsity,
+        importance,
+        scope,
+        structure=structure,
+        skip=skip,
+        keep_at_least=keep_at_least,
+        data=data,
+        objective=objective,
+        seed=seed,
+    )
     thin = model.copy()
     apply_masks(thin, masks)
     return thin
@@ -76,82 +107,132 @@ def prune(
 
 def choose_masks(
     model: nn.Module,
-    sparsity: float | Mapping[str, float],
-    importance: str | Importance = "magnitude",
+    sparsity: Sparsity = None,
+    importance: Ranking = "magnitude",
     scope: str = "global",
+    *,
+    structure: str = "weight",
     skip: str | Iterable[str] = (),
+    keep_at_least: Floor = 1,
     data: Dataset | None = None,
     objective: Objective | None = None,
     seed: int = 0,
+    regrow: bool = False,
 ) -> dict[str, np.ndarray]:
-    """The masks that :func:`prune` would set, by layer name; ``model`` is only read."""
-    weights = prunable_weights(model, skip)
-    pools = _pools(weights, sparsity, scope)
-    weights = {name: weights[name] for names, _ in pools for name in names}
-    chosen = criterion(importance, seed)
-    with on_device(next(iter(weights.values())).data):
-        check_finite(weights)
-        gradients = _gradients(model, list(weights), chosen, data, objective)
-        scores = layer_scores(weights, gradients, chosen.measure)
+    """The masks that :func:`prune` would set; ``model`` is only read.
+
+    Args:
+        regrow: rank all weights anew by importance alone, whatever the masks that are there and the
+            zeros: what was pruned may come back. (As magnitude a pruned weight is 0; give
+            ``importance`` the arrays to rank by.)
+
+    Returns:
+        Layer name → boolean array of the weight's shape, True where it is kept, for each layer that
+        is pruned. For structure "channel" parameter name → boolean array, for weights, biases and
+        what belongs to the batch norms. ``apply_masks`` takes both.
+    """
+    if structure == "channel":
+        if regrow:
+            raise ValueError(
+                'regrow ranks weights, kernels and rows; structure="channel" only adds'
+            )
+        check_scope(scope)
+        check_sparsities(sparsity)
+        options: dict[str, Any] = {"amount": sparsity, "importance": importance, "scope": scope}
+        options |= {"skip": skip, "keep_at_least": keep_at_least, "seed": seed}
+        return channel_masks(model, data=data, objective=objective, **options)
+    unit = parse_structure(structure)
+    weights = _with_units(prunable_weights(model, skip), unit)
+    sizes = {name: unit.count(p.shape) for name, p in weights.items()}
+    together = pools(sizes, _share(sparsity, unit), scope)
+    floors = floors_of(keep_at_least, sizes, unit.units)
+    weights = {name: weights[name] for names, _ in together for name in names}
+    scores, chosen = weight_scores(model, weights, importance, data, objective, seed)
+    w = {n: np.ones(p.shape) if regrow else to_numpy(p.data) for n, p in weights.items()}
+    old = {n: None if regrow else _host_mask(p) for n, p in weights.items()}
+    if unit.m:
+        return {n: _n_of_m(n, scores[n], w[n], old[n], unit, floors[n]) for n in weights}
     masks: dict[str, np.ndarray] = {}
-    for names, count in pools:
-        masks |= keep_masks(
-            {name: scores[name] for name in names},
-            {name: to_numpy(weights[name].data) for name in names},
-            {name: _host_mask(weights[name]) for name in names},
+    for names, count in together:
+        keep = keep_masks(
+            {n: _unit_scores(n, scores[n], old[n], unit, chosen) for n in names},
+            {n: unit.rows(w[n]) for n in names},
+            {n: _rows(old[n], unit) for n in names},
             count,
+            floors,
+            unit.units,
         )
+        for n in names:
+            spread = unit.spread(keep[n], w[n].shape)
+            masks[n] = spread if old[n] is None else spread & old[n]
     return masks
 
 
-def _pools(
-    weights: Mapping[str, nn.Parameter], sparsity: float | Mapping[str, float], scope: str
-) -> list[tuple[list[str], int]]:
-    """Which layers are ranked together, and how many of their weights go."""
-    if scope not in SCOPES:
-        raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}")
-    if not isinstance(sparsity, Mapping):
-        check_sparsity("sparsity", sparsity)
-        if scope == "global":
-            n = sum(p.size for p in weights.values())
-            return [(list(weights), pruned_count(sparsity, n, len(weights)))]
-        sparsity = dict.fromkeys(weights, sparsity)
-    if not sparsity:
-        raise ValueError('sparsity names no layer; give a number, or {"fc1": 0.9, …}')
-    check_names("sparsity", sparsity, weights)
-    for name, value in sparsity.items():
-        check_sparsity(f"sparsity of layer {name!r}", value)
-    return [([name], pruned_count(s, weights[name].size)) for name, s in sparsity.items()]
-
-
-def _gradients(
-    model: nn.Module,
-    layers: list[str],
-    chosen: Criterion,
-    data: Dataset | None,
-    objective: Objective | None,
-) -> dict[str, Any]:
-    """The derivatives where the criterion looks at them (a user's own always may), else None."""
-    if data is None and chosen.gradients == "required":
+def _with_units(weights: Mapping[str, nn.Parameter], unit: Structure) -> dict[str, nn.Parameter]:
+    """The layers that have such units."""
+    having = {name: p for name, p in weights.items() if unit.prunes(p.shape)}
+    if not having:
         raise ValueError(
-            f"importance {chosen.measure.__name__!r} looks at the derivative of the loss: give "
-            "data=, a Dataset of images and labels to take it on"
+            f"structure {unit.name!r}: there is no layer to prune with {unit.units} among "
+            f"{', '.join(map(repr, weights))}"
         )
-    if data is None or chosen.gradients == "unused":
-        return dict.fromkeys(layers)
-    return dict(mean_gradients(model, layers, data, objective))
+    return having
+
+
+def _share(sparsity: Sparsity, unit: Structure) -> Any:
+    """The sparsity, checked against the one that n:m has."""
+    if unit.sparsity is None:
+        return sparsity
+    if sparsity is None:
+        return unit.sparsity
+    given = sparsity.values() if isinstance(sparsity, Mapping) else [sparsity]
+    for value in given:
+        check_sparsity("sparsity", value)
+        if not math.isclose(value, unit.sparsity):
+            raise ValueError(
+                f"structure {unit.name!r} prunes {unit.sparsity:g} of the weights, got sparsity="
+                f"{value!r}; leave it out"
+            )
+    return sparsity
+
+
+def _unit_scores(
+    name: str, scores: np.ndarray, mask: np.ndarray | None, unit: Structure, chosen: Criterion
+) -> np.ndarray:
+    """One number for each unit; weights that were pruned before add nothing."""
+    if mask is not None and chosen.reduction != "first":
+        scores = np.where(mask, scores, 0.0)
+    of_units = chosen.of_units(unit.rows(scores))
+    if np.isnan(of_units).any():
+        raise ValueError(
+            f"importance of layer {name!r}: +∞ and −∞ meet in one of its {unit.units}, and their "
+            "sum has no rank"
+        )
+    return of_units
+
+
+def _n_of_m(
+    name: str,
+    scores: np.ndarray,
+    w: np.ndarray,
+    mask: np.ndarray | None,
+    unit: Structure,
+    floor: int,
+) -> np.ndarray:
+    """The mask of a layer that keeps n of every m."""
+    keep = keep_n_of_m(scores, w, mask, unit.n, unit.m)
+    kept = int(keep.sum())
+    if kept < floor:
+        raise ValueError(
+            f"structure {unit.name!r} leaves layer {name!r} {kept:,} of its {keep.size:,} weights, "
+            f"and keep_at_least wants {floor:,}; skip={name!r} leaves it as it is"
+        )
+    return keep
+
+
+def _rows(mask: np.ndarray | None, unit: Structure) -> np.ndarray | None:
+    return None if mask is None else unit.rows(mask)
 
 
 def _host_mask(p: nn.Parameter) -> np.ndarray | None:
     return None if p.mask is None else to_numpy(p.mask)
-
-
-def check_sparsity(what: str, value: float) -> None:
-    """Raise unless ``value`` is a number of [0, 1)."""
-    if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{what} must be a number, got {value!r}")
-    if not (math.isfinite(value) and 0 <= value < 1):
-        raise ValueError(
-            f"{what} must be at least 0 and below 1, the share of weights to become zero, "
-            f"got {value!r}"
-        )
