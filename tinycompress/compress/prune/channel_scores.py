@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.backend import on_device, to_numpy
+from tinycompress.backend import to_numpy
 from tinycompress.compress.prune.dependencies import Dependencies
-from tinycompress.compress.prune.gradients import mean_gradients
-from tinycompress.compress.prune.importance import Importance, criterion, layer_scores
+from tinycompress.compress.prune.importance import Importance
 from tinycompress.compress.prune.layers import check_finite
+from tinycompress.compress.prune.scores import weight_scores
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
@@ -69,24 +69,14 @@ def _weight_rows(
     seed: int,
 ) -> Rows:
     weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in layers}
-    check_finite(weights)
     if importance == "geometric_median":
+        check_finite(weights)
         for name, p in weights.items():
             yield layers[name], distances(to_numpy(p.data))
         return
-    chosen = criterion(importance, seed)
-    if data is None and chosen.gradients == "required":
-        raise ValueError(
-            f"importance {importance!r} looks at the derivative of the loss: give data=, a Dataset "
-            "of images and labels to take it on"
-        )
-    gradients: dict[str, Any] = dict.fromkeys(weights)
-    if data is not None and chosen.gradients != "unused":
-        gradients = mean_gradients(model, list(weights), data, objective)
-    with on_device(next(iter(weights.values())).data):
-        scores = layer_scores(weights, gradients, chosen.measure)
+    scores, chosen = weight_scores(model, weights, importance, data, objective, seed)
     for name, score in scores.items():
-        yield layers[name], score.reshape(len(score), -1).sum(axis=1)
+        yield layers[name], chosen.of_units(score.reshape(len(score), -1))
 
 
 def distances(w: np.ndarray) -> np.ndarray:
