@@ -186,8 +186,6 @@ class Chain:
         return self.head.windows and all(step.window is None for step in self.steps)
 
     def __call__(self, x: Any) -> Any:
-        if not (self.steps or self.affines):
-            return self.one_by_one(x)
         weights = self.weights() if self.folds(x) else None
         return self.one_by_one(x) if weights is None else self.run(x, *weights)
 

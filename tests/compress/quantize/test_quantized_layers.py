@@ -11,6 +11,8 @@ import tinycompress as tc
 from tinycompress import functional as F, nn, random
 from tinycompress.backend import to_numpy
 from tinycompress.compress.quantize import QuantConfig, QuantizedConv2d, QuantizedLinear
+from tinycompress.compress.quantize.layers import QuantizedLayer
+from tinycompress.graph import Node, topological_order
 from tinycompress.nn.skeleton import skeletons
 
 CONFIGS = [
@@ -181,3 +183,99 @@ def test_each_bit_is_worth_six_decibels(bits):
     noise = ((layer.weight.data - linear.weight.data) ** 2).mean()
     steps = 2**bits - 1  # uniform noise of a step's width against uniform weights
     assert 10 * math.log10(1 / 3 / noise) == pytest.approx(20 * math.log10(steps), abs=0.3)
+
+
+# ----------------------------------------------------------------- as one operation (nn/fusion.py)
+
+
+def network(config):
+    """Layers with codes for weights, in chains of every kind and alone."""
+    net = nn.Sequential(
+        nn.Conv2d(2, 4, 3, (2, 1), padding=1),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 6, 2, dilation=2, groups=2, bias=False),
+        nn.BatchNorm2d(6),
+        nn.GELU(),
+        nn.Flatten(),
+        nn.Linear(6 * 2 * 4, 5),
+        nn.Tanh(),
+        nn.Linear(5, 3),
+    )
+    norm, rng = net[4], np.random.default_rng(1)
+    norm.weight.data[...] = [-1, 2, 0, 0.5, 1, -3]
+    norm.running_mean = rng.normal(size=6).astype("f")
+    norm.running_var = rng.uniform(0.5, 2, 6).astype("f")
+    return tc.quantize(net.eval(), config)
+
+
+def run(net, x, *, fused):
+    """(operations, output, derivatives of input and parameters, output without recording)."""
+    x = tc.tensor(x.data, device=x.device, requires_grad=True)
+    with nn.fusion(fused):
+        y = net(x)
+        grads = tc.grad((y * y).sum(), [x, *net.parameters()])
+        with tc.no_grad():
+            quiet = net(x).data
+    names = [node.name for node in topological_order(y._node) if isinstance(node, Node)]
+    return names, [to_numpy(a) for a in (y.data, *grads, quiet)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("config", CONFIGS, ids=str)
+def test_a_chain_gives_what_its_layers_give(config, dtype, device):
+    net = network(config).to(dtype).to(device)
+    x = tc.tensor(np.random.default_rng(0).normal(size=(3, 2, 16, 12)), dtype=dtype, device=device)
+    names, fused = run(net, x, fused=True)
+    assert "conv2d+relu+max_pool2d" in names
+    assert "linear+tanh" in names
+    names, apart = run(net, x, fused=False)
+    assert not any("+" in name for name in names)
+    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == "float32" else {"rtol": 1e-9}
+    for a, b in zip(fused, apart, strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+def test_weights_are_made_once_in_each_pass(monkeypatch):
+    """Also where a layer stands alone. For one image it costs more than the products."""
+    made = []
+    weight = QuantizedLayer.weight.fget
+    monkeypatch.setattr(
+        QuantizedLayer, "weight", property(lambda self: made.append(self._name) or weight(self))
+    )
+    net = network(QuantConfig(4))
+    with tc.no_grad():
+        net(np.zeros((1, 2, 16, 12), "f"))
+    assert len(made) == len(set(made)) == 4
+
+
+def test_new_codes_count_at_once():
+    """There is no copy of the weights that could be old."""
+    _, layer, x = quantized("conv", QuantConfig())
+    net = nn.Sequential(layer, nn.ReLU())
+    assert net(x).data.any()
+    layer.weight_codes[...] = 0
+    layer.bias.data[...] = 0
+    assert not net(x).data.any()
+
+
+def test_layers_with_a_hook_and_dynamic_ones_run_alone():
+    net = network(QuantConfig(4))
+    x = np.random.default_rng(0).normal(size=(1, 2, 16, 12)).astype("f")
+    whole = net(x).data
+    seen = []
+    net[0].register_forward_hook(lambda m, i, y: seen.append(y.data.min()))
+    np.testing.assert_allclose(net(x).data, whole, rtol=1e-5)
+    assert seen[0] < 0  # before the ReLU
+    dynamic = network(QuantConfig(8, dynamic=True))
+    with nn.fusion(False):
+        expected = dynamic(x).data
+    np.testing.assert_array_equal(dynamic(x).data, expected)
+    assert not np.array_equal(expected, whole)
+
+
+def test_an_input_that_does_not_fit_names_the_layer():
+    net = network(QuantConfig(4))
+    with pytest.raises(ValueError, match="conv2d: ") as caught:
+        net(np.zeros((1, 3, 16, 12), "f"))
+    assert "in 0: QuantizedConv2d" in caught.value.__notes__

@@ -140,8 +140,7 @@ class DynamicConv2d(DynamicLayer, QuantizedConv2d):
     """``nn.Conv2d`` in whole numbers, on floats: x (N, C, H, W) → (N, O, oh, ow)."""
 
     def _options(self) -> Mapping[str, Any]:
-        names = ("stride", "padding", "dilation", "groups")
-        return {name: getattr(self, name) for name in names}
+        return self._geometry()
 
     def _check(self, shape: tuple[int, ...]) -> None:
         if len(shape) != 4 or shape[1] != self.in_channels:

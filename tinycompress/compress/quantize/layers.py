@@ -1,8 +1,10 @@
 """Layers that hold codes instead of weights, and compute in floats (weight-only quantization).
 
 Their state is what a file stores: whole numbers, one scale and zero point per block, and the bias
-as it was. The forward pass turns the codes into floats and runs the usual operation, so the model
-is small where it is kept, not faster where it runs.
+as it was. Each forward pass turns the codes into floats and runs the usual operation, fused with
+what follows it as that of a float layer is (``nn/fusion.py``). So the model is small where it is
+kept, and where it runs as fast as a float one from some images on; for a single image, making
+the weights takes longer than their products, unless ``tc.compile`` makes them once and for all.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
-from tinycompress import functional as F, nn
+from tinycompress import nn
 from tinycompress.backend import on_device
 from tinycompress.compress.quantize.blocks import spread
 from tinycompress.compress.quantize.config import QuantConfig
@@ -22,7 +24,10 @@ from tinycompress.compress.quantize.weights import (
     dequantize_weight,
     quantize_weight,
 )
+from tinycompress.functional.layers import conv2d_chain, linear_chain
+from tinycompress.nn.fusion import Head
 from tinycompress.nn.skeleton import new_array, skeletons
+from tinycompress.ops import conv, linear
 from tinycompress.tensor import Tensor
 
 Size = int | tuple[int, int]
@@ -125,7 +130,10 @@ class QuantizedLinear(QuantizedLayer):
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, x: Any) -> Tensor:
-        return F.linear(x, self.weight, self.bias)
+        return linear_chain(x, self.weight, self.bias, steps=())
+
+    def in_chain(self) -> Head:
+        return Head(linear_chain, linear.linear, self.weight, self.bias, {}, axes=2, windows=False)
 
 
 class QuantizedConv2d(QuantizedLayer):
@@ -155,6 +163,14 @@ class QuantizedConv2d(QuantizedLayer):
         self.padding, self.dilation = layer.padding, layer.dilation
 
     def forward(self, x: Any) -> Tensor:
-        return F.conv2d(
-            x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups
+        return conv2d_chain(x, self.weight, self.bias, steps=(), **self._geometry())
+
+    def in_chain(self) -> Head:
+        options = self._geometry()
+        return Head(
+            conv2d_chain, conv.conv2d, self.weight, self.bias, options, axes=4, windows=True
         )
+
+    def _geometry(self) -> dict[str, Any]:
+        names = ("stride", "padding", "dilation", "groups")
+        return {name: getattr(self, name) for name in names}
