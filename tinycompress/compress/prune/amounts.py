@@ -63,14 +63,13 @@ def _fits(pattern: str, name: str) -> bool:
     return pattern == name or fnmatchcase(name, pattern)
 
 
-def check_sparsity(what: str, value: Any) -> None:
+def check_sparsity(what: str, value: Any, share: str = "weights to become zero") -> None:
     """Raise unless ``value`` is a number of [0, 1)."""
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{what} must be a number, got {value!r}")
     if not 0 <= float(value) < 1:
         raise ValueError(
-            f"{what} must be at least 0 and below 1, the share of weights to become zero, "
-            f"got {value!r}"
+            f"{what} must be at least 0 and below 1, the share of {share}, got {value!r}"
         )
 
 
@@ -92,7 +91,11 @@ def check_scope(scope: str) -> None:
 
 
 def floors_of(
-    keep_at_least: Any, sizes: Mapping[str, int], units: str = "weights"
+    keep_at_least: Any,
+    sizes: Mapping[str, int],
+    *,
+    units: str = "weights",
+    pruned: Iterable[str] | None = None,
 ) -> dict[str, int]:
     """Layer → how many of its units stay at least, never fewer than one.
 
@@ -101,17 +104,17 @@ def floors_of(
             rounded up; or a mapping from layers to these, the others keeping at least one.
         sizes: layer → how many units it has.
         units: what they are called in errors.
+        pruned: the layers to give the floors of; None for all.
 
     Raises:
         ValueError: a number out of range, an unknown layer, a layer that has too few units.
         TypeError: no number.
     """
-    whole = isinstance(keep_at_least, Mapping)
-    given = by_layer("keep_at_least", keep_at_least, sizes) if whole else {}
-    for name in sizes:
-        value = given.get(name, 1) if whole else keep_at_least
-        given[name] = max(1, _floor(value, name, sizes[name], units))
-    return given
+    given = dict.fromkeys(sizes, keep_at_least)
+    if isinstance(keep_at_least, Mapping):
+        given = dict.fromkeys(sizes, 1) | by_layer("keep_at_least", keep_at_least, sizes)
+    names = sizes if pruned is None else pruned
+    return {name: max(1, _floor(given[name], name, sizes[name], units)) for name in names}
 
 
 def _floor(value: Any, name: str, size: int, units: str) -> int:
@@ -155,7 +158,7 @@ def pools(
     check_sparsities(sparsity)
     if isinstance(sparsity, Mapping):
         shares = by_layer("sparsity", sparsity, sizes)
-        return [([name], round(s * sizes[name])) for name, s in shares.items()]
+        return [([name], round(float(s) * sizes[name])) for name, s in shares.items()]
     if scope == "global":
-        return [(list(sizes), round(sparsity * sum(sizes.values())))]
-    return [([name], round(sparsity * n)) for name, n in sizes.items()]
+        return [(list(sizes), round(float(sparsity) * sum(sizes.values())))]
+    return [([name], round(float(sparsity) * n)) for name, n in sizes.items()]

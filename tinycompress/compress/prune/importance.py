@@ -100,7 +100,7 @@ CRITERIA: dict[str, Criterion] = {
 }
 ELSEWHERE = {
     "movement": "adds up −w·g while the network is trained, so there is none in one shot: train "
-    'with fit(…, callbacks=[GradualPruning(…, importance="movement")])',
+    "with fit(…, callbacks=[MovementPruning(…)])",
     "batch_norm": 'ranks channels: give structure="channel", or use tc.remove_channels',
     "geometric_median": 'ranks channels: give structure="channel", or use tc.remove_channels',
 }

@@ -77,7 +77,7 @@ def prune(
             (kernels, rows, channels), a share of the layer as a float, or a mapping from layers to
             these. One always stays.
         data: samples on which the derivative ``g`` of the loss is taken; for "snip" the batch, of
-            at most 500.
+            at most 500. With "channel", a model with a ``forward`` of its own is run on it.
         objective: gives that loss, ``objective(model, *batch) -> (loss, outputs)``; cross-entropy
             unless given.
         seed: of the random criterion, and of SNIP's batch where it is drawn from more samples.
@@ -145,8 +145,8 @@ def choose_masks(
     weights = _with_units(prunable_weights(model, skip), unit)
     sizes = {name: unit.count(p.shape) for name, p in weights.items()}
     together = pools(sizes, _share(sparsity, unit), scope)
-    floors = floors_of(keep_at_least, sizes, unit.units)
     weights = {name: weights[name] for names, _ in together for name in names}
+    floors = floors_of(keep_at_least, sizes, units=unit.units, pruned=weights)
     scores, chosen = weight_scores(model, weights, importance, data, objective, seed)
     w = {n: np.ones(p.shape) if regrow else to_numpy(p.data) for n, p in weights.items()}
     old = {n: None if regrow else _host_mask(p) for n, p in weights.items()}

@@ -17,7 +17,7 @@ GONE, ZERO, RANKED, LAST = range(4)  # the order in which units are pruned
 
 def pruned_count(sparsity: float, n: int, floor: int = 1) -> int:
     """``round(sparsity · n)``, but at least ``floor`` of the n units stay."""
-    return max(0, min(round(sparsity * n), n - floor))
+    return max(0, min(round(float(sparsity) * n), n - floor))
 
 
 def keep_masks(
