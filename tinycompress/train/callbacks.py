@@ -20,7 +20,8 @@ class Callback:
     Attributes:
         only_looks: True promises that :meth:`on_step_end` changes nothing that training depends on
             (layers, their settings, the objective), so that worker processes need not be checked
-            for changes in each step.
+            for changes in each step. Numbers of parameters may change in place, and their masks:
+            workers see the first, and only optimizers read the second.
     """
 
     only_looks = False

@@ -51,7 +51,7 @@ def settings(run: Run) -> dict[str, Any]:
         **options,
         "schedule": None if run.schedule is None else type(run.schedule).__name__,
         "schedule_every": None if run.schedule is None else run.schedule_every,
-        "callbacks": [type(c).__name__ for c in _keeping(run.callbacks)],
+        "callbacks": [_told(c) for c in _keeping(run.callbacks)],
     }
     # As it will be when read: tuples are lists then, and NumPy's numbers are numbers.
     return json.loads(json.dumps(chosen, default=lambda number: number.item()))
@@ -127,6 +127,12 @@ def _put_back(schedule: optim.Schedule | optim.ReduceLROnPlateau | None, state: 
 def _keeping(callbacks: list[Callback]) -> list[Callback]:
     """The callbacks that have something to remember."""
     return [c for c in callbacks if type(c).state_dict is not Callback.state_dict]
+
+
+def _told(callback: Callback) -> str:
+    """The callback's repr, where it has one that tells its settings; else the name of its class."""
+    tells = type(callback).__repr__ is not object.__repr__
+    return _named(callback) if tells else type(callback).__name__
 
 
 def _named(value: Any) -> str:

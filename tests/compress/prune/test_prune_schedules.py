@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from tinycompress.compress.prune import cubic, exponential, linear
 
@@ -15,6 +15,7 @@ progress = st.floats(0, 1)
 
 @each_schedule
 @given(a=shares, b=shares)
+@example(a=0.2, b=0.9)  # 0.2 + (0.9 − 0.2) is 0.8999999999999999
 def test_it_begins_and_ends_exactly_where_it_says(schedule, a, b):
     initial, final = sorted((a, b))
     assert schedule(0, final, initial) == pytest.approx(initial, abs=1e-15)

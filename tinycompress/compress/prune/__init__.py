@@ -1,15 +1,19 @@
 """Pruning: weights that matter little become 0 and stay 0.
 
-Read ``importance.py`` (which matter little), ``selection.py`` (how many go), ``masks.py`` (how
-they stay 0), then ``one_shot.py``, which is those three together. ``schedules.py`` says how much to
-prune when, ``sparsity.py`` counts what came of it.
+Read ``importance.py`` (which matter little), ``structure.py`` (what goes as a whole),
+``selection.py`` (how many go), ``masks.py`` (how they stay 0), then ``one_shot.py``, which is those
+together. ``schedules.py`` says how much to prune when, ``gradual.py`` does so while the network is
+trained, ``sparsity.py`` counts what came of it.
 """
 
 from tinycompress.compress.prune.channels import channel_masks as channel_masks
+from tinycompress.compress.prune.gradual import GradualPruning as GradualPruning
 from tinycompress.compress.prune.importance import (
     gradient as gradient,
+    l2 as l2,
     magnitude as magnitude,
     random as random,
+    snip as snip,
     taylor as taylor,
 )
 from tinycompress.compress.prune.masks import apply_masks as apply_masks, strip as strip

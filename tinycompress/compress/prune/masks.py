@@ -7,7 +7,7 @@ momentum and weight decay move it. A mask saves nothing by itself: the zeros are
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from tinycompress import nn
 from tinycompress.backend import Array, copy_of, device_of, on_device, to_device
@@ -24,10 +24,7 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Array]) -> None:
     Raises:
         ValueError: an unknown name or another shape or dtype; nothing is changed.
     """
-    weights = prunable_weights(model)
-    parameters = {name: p for name, p in model.named_parameters() if name in masks}
-    check_names("masks", [name for name in masks if name not in parameters], weights)
-    weights |= parameters
+    weights = parameters_of(model, masks)
     for name, mask in masks.items():
         if mask.shape != weights[name].shape or mask.dtype != bool:
             raise ValueError(
@@ -39,6 +36,18 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Array]) -> None:
         p.mask = copy_of(to_device(mask, device_of(p.data)))
         with on_device(p.data):
             p.data[~p.mask] = 0
+
+
+def parameters_of(model: nn.Module, masks: Collection[str]) -> dict[str, nn.Parameter]:
+    """What these masks are for: a parameter by its own name, or the weight of a layer by its name.
+
+    Raises:
+        ValueError: a name that is neither.
+    """
+    weights = prunable_weights(model)
+    parameters = {name: p for name, p in model.named_parameters() if name in masks}
+    check_names("masks", [name for name in masks if name not in parameters], weights)
+    return weights | parameters
 
 
 def strip(model: nn.Module) -> nn.Module:

@@ -21,6 +21,8 @@ from __future__ import annotations
 def linear(t: float, final: float, initial: float = 0.0) -> float:
     """The same number of weights in every unit of time."""
     _check(t, final, initial)
+    if t == 1:
+        return final  # initial + (final − initial) may be off in the last place
     return _between(initial, initial + (final - initial) * t, final)
 
 
