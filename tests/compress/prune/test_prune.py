@@ -4,11 +4,18 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from tinycompress import nn, random
+from tinycompress import nn, optim, random
 from tinycompress.backend import to_numpy
-from tinycompress.compress.prune import prune, sparsity_report, strip
+from tinycompress.compress.prune import (
+    choose_masks,
+    prune,
+    remove_channels,
+    sparsity_report,
+    strip,
+)
 from tinycompress.compress.quantize import QuantConfig, quantize
 from tinycompress.data import Dataset
+from tinycompress.train import fit
 
 
 def small_net():
@@ -32,7 +39,7 @@ def small_data(n=24):
 
 
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
-IMPORTANCES = ("magnitude", "gradient", "taylor", "random")
+IMPORTANCES = ("magnitude", "l2", "gradient", "taylor", "snip", "random")
 
 
 def weights_of(model):
@@ -93,7 +100,7 @@ def test_the_choice_is_the_same_on_every_device(importance, cupy):
     ]
     differing = sum(int((masks[0][n] != masks[1][n]).sum()) for n in masks[0])
     # Derivatives are summed in another order on a GPU, so neighbours in the ranking may change.
-    assert differing <= (2 if importance in ("gradient", "taylor") else 0)
+    assert differing <= (2 if importance in ("gradient", "taylor", "snip") else 0)
 
 
 def test_layers_may_have_amounts_of_their_own():
@@ -127,6 +134,45 @@ def test_a_weight_that_two_layers_share_is_pruned_once():
     assert sparsity_report(thin).weights == 25
     assert sparsity_report(thin).zeros == 10
     assert thin[1].weight is thin[0].weight
+
+
+# ---------------------------------------------------------------------------------- channels
+
+
+@pytest.mark.parametrize("importance", [*IMPORTANCES, "geometric_median"])
+def test_channels_go_with_their_bias_and_norm_and_can_then_be_removed(importance, device):
+    model, data = small_net().to(device), small_data()
+    options = {"structure": "channel", "scope": "local", "data": data}
+    thin = prune(model, 0.5, importance, **options)
+    masks = {name: to_numpy(p.mask) for name, p in thin.named_parameters() if p.mask is not None}
+    both = {
+        f"{layer}.{own}"
+        for layer in ("conv1", "norm", "conv2", "fc1")
+        for own in ("weight", "bias")
+    }
+    assert set(masks) == both
+    for name, mask in masks.items():
+        kept = mask.reshape(len(mask), -1)
+        assert (kept.all(axis=1) == kept.any(axis=1)).all(), name
+        assert kept.any(axis=1).sum() == len(mask) // 2
+    chosen = choose_masks(model, 0.5, importance, **options)
+    assert chosen.keys() == masks.keys()
+    fit(thin, data, 2, optim.SGD(thin.parameters(), lr=0.05, momentum=0.9), batch_size=8)
+    for name, p in thin.named_parameters():
+        assert name not in masks or not to_numpy(p.data)[~masks[name]].any()
+    small = remove_channels(thin.eval())
+    x = data.to(thin.device).images
+    np.testing.assert_allclose(to_numpy(small(x).data), to_numpy(thin(x).data), atol=1e-5)
+    assert sum(p.size for p in small.parameters()) < sum(p.size for p in thin.parameters()) / 2
+
+
+def test_channels_are_not_ranked_anew_and_need_a_sparsity():
+    with pytest.raises(ValueError, match="regrow=True is of weights, kernels and rows"):
+        choose_masks(small_net(), 0.5, structure="channel", regrow=True)
+    with pytest.raises(TypeError, match="sparsity must be a number, got None"):
+        prune(small_net(), structure="channel")
+    with pytest.raises(ValueError, match="importance 'movement' adds up"):
+        prune(small_net(), 0.5, "movement", structure="channel")
 
 
 # ---------------------------------------------------------------------- what is left as it was
@@ -293,7 +339,7 @@ def test_weights_that_are_not_finite_are_refused_by_layer(value):
     assert sparsity_report(prune(model, 0.5, skip="fc1")).zeros == 102
 
 
-@pytest.mark.parametrize("importance", ["gradient", "taylor"])
+@pytest.mark.parametrize("importance", ["gradient", "taylor", "snip"])
 def test_a_criterion_with_derivatives_asks_for_data(importance):
     with pytest.raises(ValueError, match=f"importance '{importance}' .* give data="):
         prune(small_net(), 0.5, importance=importance)

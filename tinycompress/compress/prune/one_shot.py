@@ -133,9 +133,7 @@ def choose_masks(
     """
     if structure == "channel":
         if regrow:
-            raise ValueError(
-                'regrow ranks weights, kernels and rows; structure="channel" only adds'
-            )
+            raise ValueError('regrow=True is of weights, kernels and rows, not structure="channel"')
         check_scope(scope)
         check_sparsities(sparsity)
         options: dict[str, Any] = {"amount": sparsity, "importance": importance, "scope": scope}
