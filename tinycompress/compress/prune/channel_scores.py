@@ -1,7 +1,7 @@
 """How important a group of channels is.
 
-It is the sum over the rows w[o] of all the weights that make its channels (a residual sum ties rows
-of several layers), with a criterion of ``importance.py``, or by what channels alone have:
+All rows w[o] of weights that make its channels (a residual sum ties those of several layers) count
+as one unit of a criterion of ``importance.py``; or what channels alone have does, added up:
 
     "magnitude"         Σ |w[o]|              Li et al. 2017, arXiv:1608.08710
     "taylor"            Σ |w[o]·g[o]|         Molchanov et al. 2017, arXiv:1611.06440
@@ -14,7 +14,7 @@ All is ranked on the host, so that it is the same on every device.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -28,15 +28,17 @@ from tinycompress.compress.prune.scores import weight_scores
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
-Rows = Iterator[tuple[np.ndarray, np.ndarray]]
+Rows = list[tuple[np.ndarray, np.ndarray]]
 """(labels, scores) of the rows of one array after the other."""
+Together = Callable[[np.ndarray], np.ndarray]
+"""One score for each of several sets of scores, (sets, scores) -> (sets,)."""
 
 
 def group_scores(
     model: nn.Module,
     found: Dependencies,
     labels: list[int],
-    importance: str | Importance,
+    importance: str | Importance | Mapping[str, Any],
     data: Dataset | None,
     objective: Objective | None,
     seed: int,
@@ -44,39 +46,37 @@ def group_scores(
     """Label → importance, for these labels.
 
     Raises:
-        ValueError: a criterion needs ``data`` or a batch norm that is not there, a weight is not
-            finite.
+        ValueError: a criterion needs ``data`` or a batch norm that is not there; importances or
+            weights without rank.
     """
-    if importance == "batch_norm":
-        rows = _norm_rows(model, found, labels)
+    together: Together = lambda rows: rows.sum(axis=1)  # noqa: E731
+    layers = {n: own for n, own in found.outputs().items() if np.isin(own, labels).any()}
+    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in layers}
+    if isinstance(importance, str) and importance == "batch_norm":
+        rows = _norm_rows(model, found, layers, labels)
+    elif isinstance(importance, str) and importance == "geometric_median":
+        check_finite(weights)
+        rows = [(layers[name], distances(to_numpy(p.data))) for name, p in weights.items()]
     else:
-        layers = {n: own for n, own in found.outputs().items() if np.isin(own, labels).any()}
-        rows = _weight_rows(model, layers, importance, data, objective, seed)
-    total = dict.fromkeys(labels, 0.0)
+        scores, chosen = weight_scores(model, weights, importance, data, objective, seed)
+        together = chosen.of_units
+        for name, p in weights.items():
+            if p.mask is not None and chosen.reduction != "first":  # what is pruned adds nothing
+                scores[name] = np.where(to_numpy(p.mask), scores[name], 0.0)
+        rows = [(layers[n], together(s.reshape(len(s), -1))) for n, s in scores.items()]
+    return _by_label(rows, labels, together)
+
+
+def _by_label(rows: Rows, labels: list[int], together: Together) -> dict[int, float]:
+    parts: dict[int, list[float]] = {label: [] for label in labels}
     for own, scores in rows:
         for label, score in zip(own.tolist(), scores.tolist(), strict=True):
-            if label in total:
-                total[label] += score
+            if label in parts:
+                parts[label].append(score)
+    total = {label: float(together(np.array([scores]))[0]) for label, scores in parts.items()}
+    if np.isnan(list(total.values())).any():
+        raise ValueError("importance: NaN, or +∞ and −∞, meet in a group of channels: no rank")
     return total
-
-
-def _weight_rows(
-    model: nn.Module,
-    layers: dict[str, np.ndarray],
-    importance: str | Importance,
-    data: Dataset | None,
-    objective: Objective | None,
-    seed: int,
-) -> Rows:
-    weights: dict[str, Any] = {name: model.get_submodule(name).weight for name in layers}
-    if importance == "geometric_median":
-        check_finite(weights)
-        for name, p in weights.items():
-            yield layers[name], distances(to_numpy(p.data))
-        return
-    scores, chosen = weight_scores(model, weights, importance, data, objective, seed)
-    for name, score in scores.items():
-        yield layers[name], chosen.of_units(score.reshape(len(score), -1))
 
 
 def distances(w: np.ndarray) -> np.ndarray:
@@ -85,7 +85,9 @@ def distances(w: np.ndarray) -> np.ndarray:
     return np.array([np.sqrt(((rows - row) ** 2).sum(axis=1)).sum() for row in rows])
 
 
-def _norm_rows(model: nn.Module, found: Dependencies, labels: list[int]) -> Rows:
+def _norm_rows(
+    model: nn.Module, found: Dependencies, layers: Mapping[str, np.ndarray], labels: list[int]
+) -> Rows:
     """|γ| of each batch norm behind these channels."""
     rows = []
     for axis in found.axes:
@@ -94,10 +96,10 @@ def _norm_rows(model: nn.Module, found: Dependencies, labels: list[int]) -> Rows
             gamma: Any = layer.weight
             rows.append((axis.labels, np.abs(to_numpy(gamma.data)).astype(np.float64)))
     normed = {label for own, _ in rows for label in own.tolist()}
-    bare = [n for n, own in found.outputs().items() if set(own.tolist()) & set(labels) - normed]
+    bare = [n for n, own in layers.items() if set(own.tolist()) & set(labels) - normed]
     if bare:
         raise ValueError(
             'importance "batch_norm" is the |γ| of the norm behind a layer, and there is none '
             f"behind {', '.join(map(repr, bare))}; skip={bare} leaves these as they are"
         )
-    yield from rows
+    return rows

@@ -8,16 +8,20 @@ tied make one set, and a local ``amount`` is the share of the groups of each set
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
-from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tinycompress import nn
 from tinycompress.backend import to_numpy
+from tinycompress.compress.prune.amounts import (
+    by_layer,
+    check_scope,
+    check_sparsity,
+    floors_of,
+    matching,
+)
 from tinycompress.compress.prune.channel_scores import group_scores
 from tinycompress.compress.prune.dependencies import Dependencies, follow
 from tinycompress.compress.prune.importance import Importance
@@ -25,14 +29,16 @@ from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
 Amount = float | Mapping[str, float] | None
-SCOPES = ("local", "global")
+Ranking = str | Importance | Mapping[str, Any]
+KIND = "layer with channels"
+SHARE = "channels to remove"
 GONE, ZERO, RANKED = range(3)  # the order in which groups go
 
 
 class Options(NamedTuple):
     """How to choose; the arguments of :func:`channel_masks`."""
 
-    importance: str | Importance = "magnitude"
+    importance: Ranking = "magnitude"
     scope: str = "local"
     data: Dataset | None = None
     objective: Objective | None = None
@@ -44,7 +50,7 @@ class Options(NamedTuple):
 def channel_masks(
     model: nn.Module,
     amount: float | Mapping[str, float],
-    importance: str | Importance = "magnitude",
+    importance: Ranking = "magnitude",
     *,
     scope: str = "local",
     sample: Any = None,
@@ -108,32 +114,38 @@ class _Groups:
             raise ValueError(
                 f"{type(model).__name__} has no Linear or Conv2d whose channels could be removed"
             )
-        self.skipped = _matching("skip", options.skip, self.layers)
+        self.skipped = matching("skip", options.skip, self.layers, KIND)
         self.stay = set(found.fixed).union(*(self.layers[n].tolist() for n in self.skipped))
-        self.floors = _floors(options.keep_at_least, self.layers)
+        sizes = {name: len(own) for name, own in self.layers.items()}
+        free = [name for name, own in self.layers.items() if set(own.tolist()) - self.stay]
+        self.floors = dict.fromkeys(sizes, 1)
+        self.floors |= floors_of(options.keep_at_least, sizes, pruned=free, units="channels")
         self.tiers = self._tiers()
 
     # --------------------------------------------------------------------- which may go
 
     def pools(self, amount: Any, scope: str) -> list[tuple[list[int], float]]:
         """Which groups are ranked together, and what share of them goes."""
-        if scope not in SCOPES:
-            raise ValueError(f"scope must be one of {', '.join(map(repr, SCOPES))}, got {scope!r}")
-        if not isinstance(amount, Mapping):
-            _check_share("amount", amount)
-            free = self._free([n for n in self.layers if n not in self.skipped])
-            if not any(free.values()):
-                raise ValueError(
-                    f"no channel of {type(self.model).__name__} can go: all are its inputs or "
-                    f"outputs, or skipped (skip={self.skipped})"
-                )
-            if scope == "global":
-                return [(_ordered(free.values()), amount)]
-            return [(labels, amount) for _, labels in _tied(free)]
-        shares: dict[str, float] = {}
-        for pattern, share in amount.items():
-            _check_share(f"amount of layer {pattern!r}", share)
-            shares.update((name, share) for name in _matching("amount", pattern, self.layers))
+        check_scope(scope)
+        if isinstance(amount, Mapping):
+            return self._pools_by_name(amount)
+        check_sparsity("amount", amount, SHARE)
+        free = self._free([name for name in self.layers if name not in self.skipped])
+        if not any(free.values()):
+            raise ValueError(
+                f"no channel of {type(self.model).__name__} can go: all are its inputs or outputs, "
+                f"or skipped (skip={self.skipped})"
+            )
+        if scope == "global":
+            return [(_ordered(free.values()), amount)]
+        return [(labels, amount) for _, labels in _tied(free)]
+
+    def _pools_by_name(self, amount: Mapping[str, float]) -> list[tuple[list[int], float]]:
+        if not amount:
+            raise ValueError('amount names no layer; give a number, or {"conv1": 0.5, …}')
+        for name, share in amount.items():
+            check_sparsity(f"amount of layer {name!r}", share, SHARE)
+        shares = by_layer("amount", amount, self.layers, KIND)
         free = self._free(list(shares))
         for name, labels in free.items():
             if not labels:
@@ -155,10 +167,10 @@ class _Groups:
             name: [x for x in dict.fromkeys(self.layers[name].tolist()) if x not in self.stay]
             for name in names
         }
-        self.refuse({n: x for n, x in free.items() if self.floors[n] < len(self.layers[n])})
+        self._refuse({n: x for n, x in free.items() if self.floors[n] < len(self.layers[n])})
         return free
 
-    def refuse(self, labels: Mapping[str, Iterable[int]]) -> None:
+    def _refuse(self, labels: Mapping[str, Iterable[int]]) -> None:
         """Raise where one of these labels of a layer cannot be followed."""
         problems = self.found.problems
         why = {
@@ -167,18 +179,14 @@ class _Groups:
             if any(x in problems for x in own)
         }
         if why:
-            lines = "".join(f"\n  {name}: {text}" for name, text in why.items())
-            raise ValueError(
-                f"these channels cannot be followed:{lines}\nLeave the layers as they are with "
-                f"skip={list(why)}"
-            )
+            raise ValueError(refusal("followed", why))
 
     # ------------------------------------------------------------------------ which go
 
     def without_weights(self) -> set[int]:
         """The groups of which every weight is 0, but for the last ones of a layer."""
         zero = [x for x, tier in self.tiers.items() if tier != RANKED and x not in self.stay]
-        self.refuse({name: set(own.tolist()) & set(zero) for name, own in self.layers.items()})
+        self._refuse({name: set(own.tolist()) & set(zero) for name, own in self.layers.items()})
         return self.least_important(zero, dict.fromkeys(zero, 0.0), len(zero), set())
 
     def least_important(
@@ -240,43 +248,10 @@ def _ordered(lists: Iterable[Iterable[int]]) -> list[int]:
     return list(dict.fromkeys(label for labels in lists for label in labels))
 
 
-def _matching(argument: str, patterns: str | Iterable[str], layers: Iterable[str]) -> list[str]:
-    """The layers whose names match; each pattern must match one."""
-    names = list(layers)
-    found: list[str] = []
-    for pattern in [patterns] if isinstance(patterns, str) else patterns:
-        matches = [name for name in names if fnmatchcase(name, pattern)]
-        if not matches:
-            raise ValueError(
-                f"{argument}: there is no layer {pattern!r} with channels; there are "
-                f"{', '.join(map(repr, names))}"
-            )
-        found += matches
-    return list(dict.fromkeys(found))
-
-
-def _floors(keep_at_least: Any, layers: Mapping[str, np.ndarray]) -> dict[str, int]:
-    """Layer → how many of its channels must be left, at least 1."""
-    given = {"*": keep_at_least} if not isinstance(keep_at_least, Mapping) else keep_at_least
-    floors = dict.fromkeys(layers, 1)
-    for pattern, value in given.items():
-        whole = isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
-        share = isinstance(value, float) and math.isfinite(value) and 0 <= value <= 1
-        if not (whole or share):
-            raise ValueError(
-                "keep_at_least must be a whole number of channels, or a share from 0.0 to 1.0, "
-                f"got {value!r}"
-            )
-        for name in _matching("keep_at_least", [pattern], layers):
-            number = int(value) if whole else math.ceil(value * len(layers[name]))
-            floors[name] = max(1, number)
-    return floors
-
-
-def _check_share(what: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{what} must be a number, got {value!r}")
-    if not 0 <= float(value) < 1:
-        raise ValueError(
-            f"{what} must be at least 0 and below 1, the share of channels to remove, got {value!r}"
-        )
+def refusal(verb: str, why: Mapping[str, str]) -> str:
+    """What to tell about layers whose channels cannot be ``verb``: the reasons, by layer."""
+    lines = "".join(f"\n  {name}: {text}" for name, text in why.items())
+    return (
+        f"these channels cannot be {verb}:{lines}\nLeave the layers as they are with "
+        f"skip={list(why)}"
+    )

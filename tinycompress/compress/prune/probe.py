@@ -50,10 +50,11 @@ def random_input(model: nn.Module, sample: Any = None) -> Array:
     for shape in _shapes(model):
         x = _normal(model, shape)
         try:
-            run_watched(probe, x, lambda call: None)
+            given = run_watched(probe, x, lambda call: None)
         except Exception:
             continue
-        return x
+        if all(y.shape[:1] == (IMAGES,) for y in given):  # an output for each image
+            return x
     raise ValueError(
         f"{type(model).__name__}: no shape of its input was found by trying; give sample=, an "
         "array (N, ...) or a data set of inputs"

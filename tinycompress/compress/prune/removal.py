@@ -14,10 +14,15 @@ import numpy as np
 
 from tinycompress import nn
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
-from tinycompress.compress.prune.channels import Options, choose_channels, masks_of
+from tinycompress.compress.prune.channels import (
+    Options,
+    Ranking,
+    choose_channels,
+    masks_of,
+    refusal,
+)
 from tinycompress.compress.prune.constants import Constants
 from tinycompress.compress.prune.dependencies import Dependencies, follow, places_of
-from tinycompress.compress.prune.importance import Importance
 from tinycompress.compress.prune.probe import run_watched
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.qat.layers import Switched
@@ -31,7 +36,7 @@ TOLERANCE = 1e-3
 def remove_channels(
     model: nn.Module,
     amount: float | Mapping[str, float] | None = None,
-    importance: str | Importance = "magnitude",
+    importance: Ranking = "magnitude",
     *,
     scope: str = "local",
     sample: Any = None,
@@ -120,11 +125,7 @@ def _named(problems: Mapping[int, str], found: Dependencies) -> str:
         for label in labels.tolist():
             if label in problems:
                 why.setdefault(name, problems[label])
-    lines = "".join(f"\n  {name}: {text}" for name, text in why.items())
-    return (
-        f"these channels cannot be removed:{lines}\nLeave the layers as they are with "
-        f"skip={list(why)}"
-    )
+    return refusal("removed", why)
 
 
 # ------------------------------------------------------------------------------- smaller arrays
