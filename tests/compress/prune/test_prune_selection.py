@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from tinycompress.compress.prune.selection import keep_masks, pruned_count
+from tinycompress.compress.prune.selection import first_to_go, keep_masks, lowest, pruned_count
 
 sparsities = st.floats(0, 1, exclude_max=True)
 few_values = st.integers(0, 3).map(float)  # many ties, and many zeros
@@ -105,3 +105,36 @@ def test_less_than_what_is_pruned_already_is_refused():
     masks = {"fc1": np.array([True, False, False, False])}
     with pytest.raises(ValueError, match=r"'fc1' has 3 of 4 weights pruned already.* 2 were asked"):
         keep_masks(scores, scores, masks, 2)
+
+
+# -------------------------------------------------------------------------- without sorting
+
+
+many_ties = st.lists(st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 0.5, np.inf]), min_size=1)
+
+
+@given(many_ties, st.data())
+def test_the_lowest_are_those_that_stable_sorting_puts_first(drawn, data):
+    scores = np.array(drawn)
+    count = data.draw(st.integers(0, scores.size))
+    first = np.argsort(scores, kind="stable")[:count]
+    np.testing.assert_array_equal(np.flatnonzero(lowest(scores, count)), np.sort(first))
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1), st.data())
+def test_tiers_come_before_scores_and_these_before_the_index(drawn, data):
+    tiers, scores = np.array(drawn).T
+    count = data.draw(st.integers(0, scores.size))
+    first = np.lexsort((scores, tiers))[:count]
+    goes = first_to_go(scores.astype(float), tiers, count)
+    np.testing.assert_array_equal(np.flatnonzero(goes), np.sort(first))
+
+
+def test_units_have_an_axis_for_their_weights():
+    """Gone are units that are masked as a whole; a zero unit is one without any other weight."""
+    scores = {"a": np.array([5.0, 1.0, 4.0, 2.0])}
+    rows = {"a": np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 1.0], [1.0, 1.0]])}
+    masks = {"a": np.array([[True, True], [True, True], [False, False], [False, True]])}
+    for count, expected in ((1, [1, 1, 0, 1]), (2, [0, 1, 0, 1]), (3, [0, 0, 0, 1])):
+        keep = keep_masks(scores, rows, masks, count)["a"]
+        np.testing.assert_array_equal(keep, np.array(expected, dtype=bool))
