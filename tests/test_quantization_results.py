@@ -94,11 +94,10 @@ def test_a_rerun_goes_on_and_measures_nothing_twice(tmp_path, monkeypatch, capsy
 
 
 def test_what_is_chosen_on_is_never_the_test_set():
-    parse = results.arguments_of
-    rest, held = results.data_of(parse(["--quick", "--select"]))
-    train, test = results.data_of(parse(["--quick"]))
+    rest, held = results.data_of(None, select=True)
+    train, test = results.data_of(None, select=False)
     assert len(rest) + len(held) == len(train)
     np.testing.assert_array_equal(np.concatenate([rest.images, held.images]), train.images)
     np.testing.assert_array_equal(test.images, tc.data.mnist()[1].images[: len(test)])
     with pytest.raises(SystemExit):
-        parse(["--quick", "--data-dir", "."])
+        results.arguments_of(["--quick", "--data-dir", "."])

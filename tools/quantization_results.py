@@ -20,30 +20,34 @@ the engine (``tools/quantization_simulation.py``); images that they read differe
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from experiments import (
+    SELECTION_SEED,
+    data_in_words,
+    data_of,
+    origin,
+    read,
+    train_one_cycle,
+    with_summary,
+    without_folders,
+    write,
+)
 from quantization_simulation import compare_answers
 
 import tinycompress as tc
-from tinycompress import models, nn, optim, random
-from tinycompress.data import Dataset, RandomShift, batch_count, mnist
-from tinycompress.train import Workers, evaluate, fit
+from tinycompress import models, nn, random
+from tinycompress.data import Dataset
+from tinycompress.train import Workers, evaluate
 
 CALIBRATION = 1024
-SELECTION_SEED = 100
-"""Not one of those that are reported."""
+NUMBERS = ("error", "loss", "bytes", "nonzero")
+FOLDERS = ("--data-dir", "--floats", "--out")
 
 
 @dataclass(frozen=True)
@@ -128,24 +132,6 @@ class Work:
 
     # ---------------------------------------------------------------------------------- training
 
-    def trained(self, model: nn.Module, epochs: int, lr: float, seed: int) -> nn.Module:
-        """Adam with a one-cycle schedule, images shifted by up to two pixels."""
-        rule = optim.Adam(model.parameters(), lr=lr)
-        steps = epochs * batch_count(self.train, 128)
-        fit(
-            model,
-            self.train,
-            epochs,
-            rule,
-            augment=RandomShift(2),
-            schedule=optim.OneCycleLR(rule, max_lr=lr, total_steps=steps),
-            schedule_every="step",
-            clip_grad_norm=2.0,
-            seed=seed,
-            workers=self.team,
-        )
-        return model
-
     def float_model(self, seed: int, how: dict[str, Any]) -> nn.Module:
         """Trained once, and kept."""
         part = "selection" if seed == SELECTION_SEED else "final"
@@ -154,7 +140,8 @@ class Work:
         path = self.floats / name
         if not path.exists():
             random.manual_seed(seed)
-            model = self.trained(models.create(self.model), self.epochs[0], how["lr"], seed)
+            model = models.create(self.model)
+            train_one_cycle(model, self.train, self.epochs[0], how["lr"], seed, self.team)
             tc.save(model, path)
         return tc.load(path).train()
 
@@ -176,7 +163,7 @@ class Work:
         if setting.trains:
             random.manual_seed(seed)
             prepared = tc.prepare_qat(start, config, some)
-            self.trained(prepared, self.epochs[1], how["lr"], seed + 1)
+            train_one_cycle(prepared, self.train, self.epochs[1], how["lr"], seed + 1, self.team)
             model = tc.convert(prepared)
         else:
             only = config.activations is None
@@ -213,48 +200,14 @@ class Work:
 # --------------------------------------------------------------------------------------- the files
 
 
-def read(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8")) if path.exists() else {}
-
-
-def write(path: Path, value: dict[str, Any]) -> None:
-    """In one step: an interrupted run leaves the old file."""
-    beside = path.with_suffix(".part")
-    beside.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-    os.replace(beside, path)
-
-
-def commit() -> str:
-    def git(*args: str) -> str:
-        return subprocess.run(["git", *args], capture_output=True, text=True).stdout.strip()
-
-    changed = git("status", "--porcelain", "--untracked-files=no")
-    return git("rev-parse", "HEAD") + ("+changes" if changed else "")
-
-
 def description(work: Work, name: str, command: str) -> dict[str, Any]:
     return {
         "name": f"{work.model}-{name}",
         "what": SETTINGS[name].what,
-        "command": command,
-        "commit": commit(),
-        "versions": {"python": platform.python_version(), "numpy": np.__version__},
-        "data": f"{len(work.train):,} training images, {len(work.held):,} test images of MNIST",
+        **origin(command),
+        "data": data_in_words(work.train, work.held),
         "epochs": list(work.epochs),
     }
-
-
-def with_summary(file: dict[str, Any]) -> dict[str, Any]:
-    """Mean, standard deviation and worst, over the seeds."""
-    numbers = ("error", "loss", "bytes", "nonzero")
-    seeds = sorted(file["seeds"], key=lambda row: row["seed"])
-    columns = {key: [row[key] for row in seeds] for key in numbers}
-    spread = statistics.stdev if len(seeds) > 1 else lambda _: 0.0
-    summary: dict[str, Callable[..., float]] = {
-        "mean": statistics.fmean, "std": spread, "worst": max
-    }  # fmt: skip
-    found = {k: {c: round(f(v), 6) for c, v in columns.items()} for k, f in summary.items()}
-    return {**file, "seeds": seeds, **found}
 
 
 def report(work: Work, names: list[str], seeds: int, command: str) -> None:
@@ -267,7 +220,7 @@ def report(work: Work, names: list[str], seeds: int, command: str) -> None:
                 continue
             row = work.row(name, seed)
             file["seeds"].append(row)
-            write(path, with_summary(file))
+            write(path, with_summary(file, NUMBERS))
             print(f"{work.model} {name} seed {seed}: {row['error']:.2f}% wrong, "
                   f"{row['bytes']:,} bytes, {row.get('seconds', 0):.0f} s", flush=True)  # fmt: skip
 
@@ -278,8 +231,7 @@ def select(work: Work, names: list[str], command: str) -> None:
     file = read(path) or {
         "name": f"{work.model}-choices",
         "what": "hyperparameters, chosen on the last 5,000 training images",
-        "command": command,
-        "commit": commit(),
+        **origin(command),
         "tried": {},
     }
     for name in names:
@@ -332,27 +284,6 @@ def arguments_of(argv: list[str] | None) -> argparse.Namespace:
     return arguments
 
 
-def data_of(arguments: argparse.Namespace) -> tuple[Dataset, Dataset]:
-    """What to train on, and what to measure on. Choosing never sees the test images."""
-    if arguments.quick:
-        train, test = mnist()
-        train, test = train.take(2000), test.take(500)
-    else:
-        train, test = mnist(full=True, data_dir=arguments.data_dir, download=False)
-    if not arguments.select:
-        return train, test
-    count = len(train) // 12  # 5,000 of 60,000
-    rest = len(train) - count
-    return train.take(rest), Dataset(train.images[rest:], train.labels[rest:], name="held out")
-
-
-def _without_folders(given: list[str]) -> list[str]:
-    """The arguments, without where things lie on this machine."""
-    own = ("--data-dir", "--floats", "--out")
-    pairs = zip(["", *given], given, strict=False)
-    return ["FOLDER" if before in own else str(each) for before, each in pairs]
-
-
 def main(argv: list[str] | None = None) -> None:
     arguments = arguments_of(argv)
     out = arguments.out
@@ -361,11 +292,13 @@ def main(argv: list[str] | None = None) -> None:
         floats = arguments.floats
         floats.mkdir(parents=True, exist_ok=True)
         given = sys.argv[1:] if argv is None else argv
-        command = " ".join(["python tools/quantization_results.py", *_without_folders(given)])
+        given = without_folders(given, FOLDERS)
+        command = " ".join(["python tools/quantization_results.py", *given])
         epochs = (1, 1) if arguments.quick else tuple(arguments.epochs)
         choices = read(out / f"{arguments.model}-choices.json").get("chosen", {})
         with Workers() as team:
-            work = Work(arguments.model, *data_of(arguments), epochs, out, floats, team, choices)
+            data = data_of(arguments.data_dir, arguments.select)
+            work = Work(arguments.model, *data, epochs, out, floats, team, choices)
             if arguments.select:
                 select(work, arguments.settings, command)
             else:

@@ -1,0 +1,133 @@
+"""What the scripts of measured results share: data, a recipe of training, and the files of results.
+
+Hyperparameters are chosen on the first 55,000 training images by what they give on the last 5,000,
+with a seed that is not reported; then each setting is trained on all 60,000, and the 10,000 test
+images are looked at once for each seed. Files are written as soon as there is something to write,
+so that a run that was interrupted goes on when it is started again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tinycompress import nn, optim
+from tinycompress.data import Dataset, RandomShift, batch_count, mnist
+from tinycompress.train import Callback, Workers, fit
+
+SELECTION_SEED = 100
+"""Not one of those that are reported."""
+
+PIXELS = 2
+"""The most by which an image is shifted, where images are."""
+
+
+def data_of(folder: Path | None, select: bool) -> tuple[Dataset, Dataset]:
+    """What to train on, and what to measure on. Choosing never sees the test images.
+
+    Args:
+        folder: with the four IDX files; None for a part of the sample that the package brings.
+        select: whether it is for choosing: the last twelfth of the training images is held out.
+    """
+    if folder is None:
+        train, test = mnist()
+        train, test = train.take(2000), test.take(500)
+    else:
+        train, test = mnist(full=True, data_dir=folder, download=False)
+    if not select:
+        return train, test
+    count = len(train) // 12  # 5,000 of 60,000
+    rest = len(train) - count
+    return train.take(rest), Dataset(train.images[rest:], train.labels[rest:], name="held out")
+
+
+def train_one_cycle(
+    model: nn.Module,
+    train: Dataset,
+    epochs: int,
+    lr: float,
+    seed: int,
+    team: Workers,
+    *,
+    shift: bool = True,
+    callbacks: Sequence[Callback] = (),
+) -> nn.Module:
+    """Adam with a one-cycle schedule, in place; ``shift``: images by up to two pixels."""
+    rule = optim.Adam(model.parameters(), lr=lr)
+    steps = epochs * batch_count(train, 128)
+    fit(
+        model,
+        train,
+        epochs,
+        rule,
+        augment=RandomShift(PIXELS) if shift else None,
+        schedule=optim.OneCycleLR(rule, max_lr=lr, total_steps=steps),
+        schedule_every="step",
+        clip_grad_norm=2.0,
+        callbacks=callbacks,
+        seed=seed,
+        workers=team,
+    )
+    return model
+
+
+# --------------------------------------------------------------------------------------- the files
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.exists() else {}
+
+
+def write(path: Path, value: dict[str, Any]) -> None:
+    """In one step: an interrupted run leaves the old file."""
+    beside = path.with_suffix(".part")
+    beside.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+    os.replace(beside, path)
+
+
+def origin(command: str) -> dict[str, Any]:
+    """Where a file of results comes from."""
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    return {"command": command, "commit": commit(), "versions": versions}
+
+
+def commit() -> str:
+    def git(*args: str) -> str:
+        return subprocess.run(["git", *args], capture_output=True, text=True).stdout.strip()
+
+    changed = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "HEAD") + ("+changes" if changed else "")
+
+
+def data_in_words(train: Dataset, test: Dataset) -> str:
+    return f"{len(train):,} training images, {len(test):,} test images of MNIST"
+
+
+def with_summary(file: dict[str, Any], numbers: Sequence[str]) -> dict[str, Any]:
+    """Mean, standard deviation and worst (largest), over the seeds, of these numbers."""
+    seeds = sorted(file["seeds"], key=lambda row: row["seed"])
+    return {**file, "seeds": seeds, **summary(seeds, numbers)}
+
+
+def summary(rows: Sequence[dict[str, Any]], numbers: Sequence[str]) -> dict[str, dict[str, float]]:
+    """``{"mean": …, "std": …, "worst": …}``, each with one entry for each of these numbers."""
+    spread = statistics.stdev if len(rows) > 1 else lambda _: 0.0
+    ways: dict[str, Callable[..., float]] = {
+        "mean": statistics.fmean, "std": spread, "worst": max
+    }  # fmt: skip
+    columns = {key: [row[key] for row in rows] for key in numbers}
+    return {k: {c: round(f(v), 6) for c, v in columns.items()} for k, f in ways.items()}
+
+
+def without_folders(given: Sequence[str], own: Sequence[str]) -> list[str]:
+    """The arguments, without where things lie on this machine: what follows the options ``own``."""
+    pairs = zip(["", *given], given, strict=False)
+    return ["FOLDER" if before in own else str(each) for before, each in pairs]
