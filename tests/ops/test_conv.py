@@ -23,6 +23,13 @@ EXTREMES = {
     "padding wider than the kernel": ((1, 1, 2, 2), (1, 1, 2, 2), {"padding": 3}),
     "stride larger than the kernel": ((1, 2, 7, 7), (1, 2, 2, 2), {"stride": 4}),
     "dilated past the middle": ((1, 1, 7, 7), (1, 1, 2, 2), {"dilation": 6}),
+    "dilated past some rows": ((2, 2, 4, 4), (3, 2, 3, 3), {"padding": (2, 0), "dilation": (3, 1)}),
+    "dilated past all rows": ((1, 1, 1, 5), (2, 1, 2, 3), {"padding": (1, 1), "dilation": (2, 1)}),
+    "dilated past some rows, depthwise": (
+        (1, 2, 4, 4),
+        (2, 1, 3, 3),
+        {"padding": (2, 0), "dilation": (3, 1), "groups": 2},
+    ),
     "one channel per group": ((2, 4, 4, 4), (4, 1, 3, 3), {"groups": 4}),
     "two outputs per group": ((2, 3, 4, 4), (6, 1, 2, 2), {"groups": 3, "padding": 1}),
     "different in both directions": (
