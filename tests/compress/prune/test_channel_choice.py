@@ -201,6 +201,24 @@ def test_what_was_pruned_goes_first_and_stays_pruned():
         tc.prune(again, 0.2, structure="channel", scope="local")
 
 
+def test_a_pruned_group_goes_first_whatever_its_importance():
+    model = convolutions()
+    mask = np.ones(model.a.weight.shape, bool)
+    mask[7] = False
+    apply_masks(model, {"a": mask})
+    found = kept(model, "a", 0.1, lambda w, g: -np.abs(w))  # of which 0 is the largest
+    assert np.flatnonzero(~found).tolist() == [7]
+
+
+def test_pruned_weights_add_nothing_to_their_channel():
+    model = convolutions()
+    mask = np.ones(model.a.weight.shape, bool)
+    mask[4, 0, 0] = False
+    apply_masks(model, {"a": mask})
+    found = kept(model, "a", 0.1, lambda w, g: np.ones_like(w))
+    assert np.flatnonzero(~found).tolist() == [4]
+
+
 def test_masks_of_single_weights_are_kept_in_what_stays():
     model = convolutions()
     mask = rng.random(model.b.weight.shape) < 0.5

@@ -218,6 +218,27 @@ def test_what_is_not_followed_is_named(name):
     assert all(text and f"{name} in Own" in text for text in why)
 
 
+def test_channels_of_zeros_beside_others_have_no_label():
+    """As the shortcuts of some residual networks: channels are added around an image."""
+    model = Own(lambda m, y: y.pad([(0, 0), (1, 2), (0, 0), (0, 0)]), channels=9)
+    labels = places(model, np.zeros((1, 2, 5, 5), "f"))
+    columns = labels["conv2.weight", 1]
+    assert columns[1:7] == labels["conv1.weight", 0]
+    assert len(set(columns)) == 9
+
+
+def test_what_reads_something_unknown_stays_too():
+    """A depthwise convolution ties what comes out to what goes in, of which nothing is known."""
+
+    def between(m, y):
+        return m.other((y.permute(0, 2, 3, 1) @ np.eye(6, dtype="f")).permute(0, 3, 1, 2))
+
+    model = Own(between, other=nn.Conv2d(6, 6, 3, groups=6))
+    found, _ = follow(model, np.zeros((1, 2, 5, 5), "f"))
+    why = {found.problems.get(label) for label in found.outputs()["other"].tolist()}
+    assert why == {"conv2d in other (Conv2d) reads numbers that no layer made"}
+
+
 def test_an_operation_without_a_rule_is_named():
     def unheard_of(x):
         return x.copy(), (lambda g: g,)

@@ -217,6 +217,43 @@ def test_a_constant_beside_zeros_of_padding_is_refused():
     assert "skip=['a']" in str(e.value)
 
 
+class Activated(nn.Module):
+    """One convolution reads another one through two activations."""
+
+    def __init__(self, f, g):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)
+        self.f, self.g = f, g
+
+    def forward(self, x):
+        y = self.a(x)
+        return self.b(self.f(y)) + self.b(self.g(y))
+
+
+def test_different_constants_in_one_bias_are_refused():
+    with pytest.raises(ValueError, match=r"a: conv2d in b .* different constants"):
+        tc.remove_channels(Activated(nn.Sigmoid(), nn.ReLU()), 0.5)
+    model = Activated(nn.Sigmoid(), nn.Sigmoid()).to("float64")
+    slim = tc.remove_channels(model, 0.5)
+    assert_same(slim, masked(model, channel_masks(model, 0.5)), images(1, 5, 5))
+
+
+class Hidden(nn.Module):
+    """Computes something of the input behind the engine's back."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 2, 1)
+
+    def forward(self, x):
+        return self.b(self.a(x) + x.data.mean(axis=(1, 2, 3), keepdims=True))
+
+
+def test_a_channel_that_is_no_constant_when_masked_is_refused():
+    with pytest.raises(ValueError, match=r"a: what conv2d in b .* is no constant"):
+        tc.remove_channels(Hidden(), 0.5)
+
+
 def test_rows_without_weights_are_constants_too():
     """Pruned by rows, a channel still gives its bias: f(b) goes into the next one."""
     model = tc.models.ArticleCNN().to("float64")
@@ -288,6 +325,30 @@ class Shuffled(nn.Module):
 def test_channels_by_number_are_refused():
     with pytest.raises(ValueError, match="conv1: "):
         tc.remove_channels(Shuffled(), 0.5)
+
+
+class ChannelShuffle(nn.Module):
+    """ShuffleNet's: channels of two halves in turn. It runs with any even number of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1, self.conv2 = nn.Conv2d(1, 8, 1), nn.Conv2d(8, 2, 1)
+
+    def forward(self, x):
+        y = self.conv1(x)
+        n, c, h, w = y.shape
+        y = y.reshape(n, 2, c // 2, h, w).permute(0, 2, 1, 3, 4).reshape(n, c, h, w)
+        return self.conv2(y)
+
+
+def test_what_would_run_and_compute_something_else_is_refused():
+    model = ChannelShuffle()
+    model.conv1.weight.data[:3] *= 1e-3  # three of one half go, and one of the other
+    with pytest.raises(ValueError, match="conv1: the smaller model does not compute what"):
+        tc.remove_channels(model, 0.5)
+    model.conv1.weight.data[4:7] *= 1e-6
+    slim = tc.remove_channels(model, 0.75)  # three of each
+    assert slim.conv1.out_channels == 2
 
 
 def test_a_softmax_over_channels_is_refused_before_anything_is_changed():
