@@ -8,11 +8,14 @@ import time
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
-from problems import bits, figures
+from problems import bits, blobs, figures, perceptron
 from runs import EPOCHS, RUNS, STEPS, start
 
-from tinycompress.train import Callback, read_checkpoint
+import tinycompress as tc
+from tinycompress import optim
+from tinycompress.train import Callback, fit, read_checkpoint
 
 CHILD = [sys.executable, str(Path(__file__).with_name("runs.py"))]
 
@@ -154,3 +157,47 @@ def test_a_checkpoint_is_of_its_moment_though_the_run_goes_on(tmp_path):
         start("momentum", callbacks=[Crash(11)], checkpoint=file)
     assert read_checkpoint(file).state["step"] == STEPS
     assert outcome("momentum", checkpoint=file) == whole("momentum")
+
+
+class Remembers(Callback):
+    """Sums up what it saw, in an array and in a number."""
+
+    def __init__(self):
+        self.sum, self.steps = np.zeros((2, 3), np.float32), 0
+
+    def on_step_end(self, run):
+        self.steps += 1
+        self.sum = self.sum + np.float32(run.loss) * np.arange(6, dtype=np.float32).reshape(2, 3)
+
+    def state_dict(self):
+        return {"sum": self.sum, "steps": self.steps}
+
+    def load_state_dict(self, state):
+        self.sum, self.steps = state["sum"], state["steps"]
+
+
+def test_what_callbacks_keep_in_arrays_goes_on(tmp_path):
+    def run(epochs, *callbacks, **options):
+        tc.manual_seed(0)
+        model = perceptron()
+        optimizer = optim.SGD(model.parameters(), lr=0.1)
+        fit(model, blobs(64), epochs, optimizer, batch_size=16, callbacks=callbacks, **options)
+
+    whole, first = Remembers(), Remembers()
+    run(3, KeepsToo(), whole)
+    file = tmp_path / "run.safetensors"
+    run(1, KeepsToo(), first, checkpoint=file)
+    second = Remembers()
+    run(3, KeepsToo(), second, checkpoint=file, resume=True)
+    assert second.steps == whole.steps == 12
+    assert second.sum.tobytes() == whole.sum.tobytes()
+
+
+class KeepsToo(Callback):
+    """Another one that keeps something, under the same name."""
+
+    def state_dict(self):
+        return {"sum": np.ones(3)}
+
+    def load_state_dict(self, state):
+        assert state["sum"].tolist() == [1, 1, 1]

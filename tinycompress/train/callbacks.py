@@ -45,11 +45,11 @@ class Callback:
         """Whatever way the run ended, in its last moment; release what you hold."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What to keep in a checkpoint, as JSON values."""
+        """What to keep in a checkpoint, by name: JSON values, and arrays on any device."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from what :meth:`state_dict` gave."""
+        """Go on from what :meth:`state_dict` gave; arrays come as NumPy's."""
 
 
 class EarlyStopping(Callback):

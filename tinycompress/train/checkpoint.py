@@ -8,6 +8,7 @@ the last whole checkpoint.
     model.conv1.weight      the parameters and buffers
     mask.conv1.weight       which weights pruning left, for parameters that have a mask
     optimizer.0.momentum…   what the optimizer keeps for parameter 0
+    callback.0.scores…      what the first callback that keeps something keeps in arrays
 """
 
 from __future__ import annotations
@@ -46,7 +47,11 @@ class Checkpoint:
 
 
 def save_checkpoint(
-    path: str | os.PathLike[str], model: Module, optimizer: Optimizer, state: Mapping[str, Any]
+    path: str | os.PathLike[str],
+    model: Module,
+    optimizer: Optimizer,
+    state: Mapping[str, Any],
+    arrays: Mapping[str, Array] | None = None,
 ) -> None:
     """Write a checkpoint, atomically.
 
@@ -55,6 +60,8 @@ def save_checkpoint(
         model: parameters, buffers and masks are kept.
         optimizer: its options and arrays are kept.
         state: whatever else the run needs, as JSON values. That of the random numbers is added.
+        arrays: more arrays, under names of other kinds than those of the model, masks and
+            optimizer.
     """
     kept = optimizer.state_dict()
     steps = {str(i): entry.get("step", 0) for i, entry in kept["state"].items()}
@@ -64,10 +71,10 @@ def save_checkpoint(
         "random": random.get_state(),
         "optimizer": {"groups": kept["groups"], "steps": steps},
     }
-    text, arrays = json.dumps(document), _arrays(model, kept["state"])
-    metadata = {"tinycompress_checkpoint": text, "checksum": str(_checksum(text, arrays))}
+    text, held = json.dumps(document), _arrays(model, kept["state"]) | _on_host(arrays or {})
+    metadata = {"tinycompress_checkpoint": text, "checksum": str(_checksum(text, held))}
     with atomic_write(path) as file:
-        file.write(safetensors.numpy.save(arrays, metadata))
+        file.write(safetensors.numpy.save(held, metadata))
 
 
 def _arrays(model: Module, optimizer_state: Mapping[int, Mapping[str, Any]]) -> dict[str, Any]:
@@ -79,6 +86,10 @@ def _arrays(model: Module, optimizer_state: Mapping[int, Mapping[str, Any]]) -> 
         for name, value in entries.items():
             if name != "step":
                 arrays[f"optimizer.{position}.{name}"] = value
+    return _on_host(arrays)
+
+
+def _on_host(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
     return {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
 
 
@@ -191,6 +202,6 @@ def _sorted_out(
         if kind == "optimizer":
             position, _, entry = rest.partition(".")
             kept.setdefault(int(position), {})[entry] = array
-        else:
+        elif kind in ("model", "mask"):
             (model if kind == "model" else masks)[rest] = array
     return model, masks, kept

@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from tinycompress import optim
+from tinycompress.backend import is_array
 from tinycompress.nn import Module
 from tinycompress.train.callbacks import Callback
 from tinycompress.train.checkpoint import (
@@ -59,6 +60,13 @@ def settings(run: Run) -> dict[str, Any]:
 
 def save(run: Run, path: PathLike) -> None:
     """Write the run's checkpoint."""
+    kept = [c.state_dict() for c in _keeping(run.callbacks)]
+    arrays = {
+        f"callback.{position}.{name}": value
+        for position, state in enumerate(kept)
+        for name, value in state.items()
+        if is_array(value)
+    }
     state = {
         "settings": run.settings,
         "epoch": run.epoch,
@@ -67,9 +75,9 @@ def save(run: Run, path: PathLike) -> None:
         "seen": run.seen.to_dict(),
         "history": run.history.to_list(),
         "schedule": None if run.schedule is None else run.schedule.state_dict(),
-        "callbacks": [c.state_dict() for c in _keeping(run.callbacks)],
+        "callbacks": [{k: v for k, v in s.items() if not is_array(v)} for s in kept],
     }
-    save_checkpoint(path, run.model, run.optimizer, state)
+    save_checkpoint(path, run.model, run.optimizer, state, arrays)
 
 
 def restore(run: Run, path: PathLike) -> None:
@@ -92,8 +100,11 @@ def restore(run: Run, path: PathLike) -> None:
     run.epoch, run.batch, run.step = (saved.state[k] for k in ("epoch", "batch", "step"))
     run.seen = Seen.from_dict(saved.state["seen"])
     run.history = History.from_list(saved.state["history"])
-    for callback, state in zip(_keeping(run.callbacks), saved.state["callbacks"], strict=True):
-        callback.load_state_dict(state)
+    states = saved.state["callbacks"]
+    for position, (callback, state) in enumerate(zip(_keeping(run.callbacks), states, strict=True)):
+        prefix = f"callback.{position}."
+        arrays = {k[len(prefix) :]: a for k, a in saved.arrays.items() if k.startswith(prefix)}
+        callback.load_state_dict(state | arrays)
 
 
 def _refuse_other_settings(path: PathLike, theirs: dict[str, Any], ours: dict[str, Any]) -> None:

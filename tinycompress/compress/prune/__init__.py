@@ -6,7 +6,10 @@ together. ``schedules.py`` says how much to prune when, ``gradual.py`` does so w
 trained, ``sparsity.py`` counts what came of it.
 """
 
-from tinycompress.compress.prune.channels import channel_masks as channel_masks
+from tinycompress.compress.prune.channels import (
+    channel_masks as channel_masks,
+    channel_sets as channel_sets,
+)
 from tinycompress.compress.prune.gradual import GradualPruning as GradualPruning
 from tinycompress.compress.prune.importance import (
     gradient as gradient,
@@ -17,6 +20,7 @@ from tinycompress.compress.prune.importance import (
     taylor as taylor,
 )
 from tinycompress.compress.prune.masks import apply_masks as apply_masks, strip as strip
+from tinycompress.compress.prune.movement import MovementPruning as MovementPruning
 from tinycompress.compress.prune.one_shot import choose_masks as choose_masks, prune as prune
 from tinycompress.compress.prune.removal import remove_channels as remove_channels
 from tinycompress.compress.prune.schedules import (
@@ -29,3 +33,4 @@ from tinycompress.compress.prune.sparsity import (
     SparsityReport as SparsityReport,
     sparsity_report as sparsity_report,
 )
+from tinycompress.compress.prune.surgery import DynamicSurgery as DynamicSurgery

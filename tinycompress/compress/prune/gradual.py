@@ -97,7 +97,7 @@ class GradualPruning(Ramp):
         amounts = self._target()
         choose_masks(run.model, amounts, "magnitude", **self._options(self.structure))
         if self._unit is not None and not self._unit.m:
-            self._refuse_floors(run.model, amounts, self._unit)
+            refuse_floors(self, run.model, self._unit)
 
     def _check_criterion(self) -> None:
         if self._unit is not None and not callable(self.importance):
@@ -108,33 +108,12 @@ class GradualPruning(Ramp):
                     "the loss: give data=, a Dataset of images and labels to take it on"
                 )
 
-    def _refuse_floors(self, model: nn.Module, amounts: Any, unit: Structure) -> None:
-        """Raise where so much is to stay that the target cannot be reached."""
-        sizes = {name: units for name, (_, units) in _gone(model, unit, self.skip).items()}
-        floors = floors_of(self.keep_at_least, sizes, units=unit.units)
-        for names, count in pools(sizes, amounts, self.scope):
-            units, stay = (sum(of[n] for n in names) for of in (sizes, floors))
-            if units - count < stay:
-                raise ValueError(
-                    f"GradualPruning: of the {units:,} {unit.units} of {', '.join(names)} "
-                    f"{units - count:,} are to be left at the end, and keep_at_least="
-                    f"{self.keep_at_least!r} wants {stay:,}; ask for less sparsity, or keep less"
-                )
-
     def on_fit_end(self, run: Run) -> None:
         super().on_fit_end(run)
         masks = choose_masks(
             run.model, self._target(), "magnitude", **self._options(self.structure)
         )
-        here = parameters_of(run.model, masks)
-        for name, mask in masks.items():
-            has = here[name].mask
-            missing = int((~mask).sum()) - (0 if has is None else int((~to_numpy(has)).sum()))
-            if missing > 0:
-                raise RuntimeError(
-                    f"GradualPruning: {missing:,} weights of {name!r} that were pruned have no "
-                    "mask at the end of the run; something took their mask off"
-                )
+        refuse_lost(self, run.model, masks)
 
     def _target(self) -> Any:
         return self.amounts(1.0)
@@ -189,3 +168,30 @@ def _gone(model: nn.Module, unit: Structure, skip: Any) -> dict[str, tuple[int, 
             kept = units if p.mask is None else unit.rows(to_numpy(p.mask)).any(axis=1).sum()
             counts[name] = (units - int(kept), units)
     return counts or {"": (0, 1)}  # choose_masks says that there are none
+
+
+def refuse_floors(ramp: Any, model: nn.Module, unit: Structure) -> None:
+    """Raise where so much is to stay that the target of ``ramp`` cannot be reached."""
+    sizes = {name: units for name, (_, units) in _gone(model, unit, ramp.skip).items()}
+    floors = floors_of(ramp.keep_at_least, sizes, units=unit.units)
+    for names, count in pools(sizes, ramp.amounts(1.0), ramp.scope):
+        units, stay = (sum(of[n] for n in names) for of in (sizes, floors))
+        if units - count < stay:
+            raise ValueError(
+                f"{type(ramp).__name__}: of the {units:,} {unit.units} of {', '.join(names)} "
+                f"{units - count:,} are to be left at the end, and keep_at_least="
+                f"{ramp.keep_at_least!r} wants {stay:,}; ask for less sparsity, or keep less"
+            )
+
+
+def refuse_lost(ramp: Any, model: nn.Module, masks: Mapping[str, Any]) -> None:
+    """Raise where pruning to the target once more would prune what has no mask."""
+    here = parameters_of(model, masks)
+    for name, mask in masks.items():
+        has = here[name].mask
+        missing = int((~mask).sum()) - (0 if has is None else int((~to_numpy(has)).sum()))
+        if missing > 0:
+            raise RuntimeError(
+                f"{type(ramp).__name__}: {missing:,} weights of {name!r} that were pruned have no "
+                "mask at the end of the run; something took their mask off"
+            )

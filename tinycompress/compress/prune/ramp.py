@@ -82,6 +82,9 @@ class Ramp(Callback):
     def ready(self, run: Run) -> None:
         """Before a run's first step, and not where it is resumed."""
 
+    def again(self, run: Run) -> None:
+        """Before the next step of a run that is resumed."""
+
     def prune_to(self, run: Run, t: float, step: int) -> None:
         """Prune, at progress t of the ramp; 1.0 at the end of it, once."""
         raise NotImplementedError
@@ -99,6 +102,8 @@ class Ramp(Callback):
         if run.step == 0:
             self.ready(run)
             self._act(run)
+        else:
+            self.again(run)
 
     def on_step_end(self, run: Run) -> None:
         self._act(run)
