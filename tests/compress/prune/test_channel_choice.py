@@ -5,7 +5,7 @@ import pytest
 
 import tinycompress as tc
 from tinycompress import functional as F, nn
-from tinycompress.compress.prune.channels import channel_masks
+from tinycompress.compress.prune.channels import channel_masks, channel_sets
 from tinycompress.compress.prune.gradients import mean_gradients
 from tinycompress.compress.prune.masks import apply_masks
 
@@ -177,6 +177,14 @@ def test_amounts_by_name_and_pattern():
     assert both.a.out_channels == both.b.out_channels == 3
     with pytest.raises(ValueError, match="amount names no layer"):
         tc.remove_channels(model, {})
+
+
+def test_sets_of_layers_whose_channels_hang_together():
+    assert channel_sets(Sum()) == [("a", "b"), ("free",)]
+    assert channel_sets(Sum(), skip="free") == [("a", "b")]
+    assert channel_sets(convolutions()) == [("a",), ("b",)]
+    mixed = nn.Sequential({"a": nn.Linear(3, 4), "s": nn.Softmax(), "b": nn.Linear(4, 2)})
+    assert channel_sets(mixed) == []
 
 
 def test_a_skipped_layer_holds_what_is_tied_to_it():

@@ -409,9 +409,27 @@ def test_bad_arguments_are_named(arguments, message):
 def test_wrong_types_are_named():
     with pytest.raises(TypeError, match=r"amount must be a number, got '0\.5'"):
         tc.remove_channels(tc.models.TinyCNN(), "0.5")
-    model = tc.prepare_qat(tc.models.TinyCNN(), tc.QuantConfig(bits=8, activations=None))
-    with pytest.raises(TypeError, match=r"layer 'conv1' is a .*float model first"):
-        tc.remove_channels(model, 0.5)
+    with pytest.raises(TypeError, match="takes a model, got str"):
+        tc.remove_channels("model.tcz")
+
+
+def test_models_in_codes_are_refused(digits):
+    train, _ = digits
+    weights, both = tc.QuantConfig(bits=8, activations=None), tc.QuantConfig(bits=8)
+    for model in (
+        tc.prepare_qat(tc.models.TinyCNN(), weights),
+        tc.quantize(tc.models.TinyCNN(), weights),
+        tc.quantize(tc.models.TinyCNN(), both, calibration=train),
+        tc.quantize(tc.models.TinyCNN(), tc.QuantConfig(bits=8, dynamic=True)),
+    ):
+        with pytest.raises(TypeError, match=r"layer '.*' is a .*float model first"):
+            tc.remove_channels(model, 0.5)
+
+
+def test_numbers_that_are_none_are_compared_as_they_are():
+    model = tc.models.TinyCNN()
+    model.fc.bias.data[:2] = [np.nan, np.inf]
+    assert tc.remove_channels(model, 0.5).conv1.out_channels == 2
 
 
 # ------------------------------------------------------------------------ where it goes on from

@@ -8,6 +8,7 @@ tied make one set, and a local ``amount`` is the share of the groups of each set
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -73,6 +74,24 @@ def channel_masks(
     return masks_of(model, found, choose_channels(model, found, amount, options))
 
 
+def channel_sets(
+    model: nn.Module, sample: Any = None, skip: str | Iterable[str] = ()
+) -> list[tuple[str, ...]]:
+    """The layers whose channels can go, in sets: those of one set hang together.
+
+    In a residual network all convolutions that are added are one set, and ``amount`` must be one
+    number for them. Layers that make the model's outputs, or cannot be followed, are in none.
+
+    Args:
+        model, sample, skip: as for :func:`tinycompress.remove_channels`; ``model`` is only read.
+    """
+    found, _ = follow(model, sample)
+    groups = _Groups(model, found, Options(skip=skip))
+    stay = groups.stay.union(found.problems)
+    free = {name: [x for x in own.tolist() if x not in stay] for name, own in groups.layers.items()}
+    return [tuple(names) for names, _ in _tied(free)]
+
+
 def masks_of(model: nn.Module, found: Dependencies, gone: set[int]) -> dict[str, np.ndarray]:
     """The masks of all parameters that make the channels with these labels."""
     masks: dict[str, np.ndarray] = {}
@@ -121,6 +140,10 @@ class _Groups:
         self.floors = dict.fromkeys(sizes, 1)
         self.floors |= floors_of(options.keep_at_least, sizes, pruned=free, units="channels")
         self.tiers = self._tiers()
+        self.members: dict[int, Counter[str]] = {label: Counter() for label in self.tiers}
+        for name, own in self.layers.items():
+            for label in own.tolist():
+                self.members[label][name] += 1
 
     # --------------------------------------------------------------------- which may go
 
@@ -203,17 +226,17 @@ class _Groups:
                 f"of {len(labels)} groups of channels {before} are pruned already, and {number} "
                 "were asked for; pruning only adds zeros"
             )
-        left = {
-            n: int(np.isin(own, list(gone), invert=True).sum()) for n, own in self.layers.items()
-        }
+        left = Counter({name: len(own) for name, own in self.layers.items()})
+        for label in gone:
+            left.subtract(self.members[label])
         chosen: set[int] = set()
         for label in sorted(labels, key=lambda x: (self.tiers[x], scores[x])):
+            sizes = self.members[label]
             if len(chosen) == number:
                 break
-            after = {n: left[n] - int((own == label).sum()) for n, own in self.layers.items()}
-            if all(size == left[n] or size >= self.floors[n] for n, size in after.items()):
+            if all(left[name] - n >= self.floors[name] for name, n in sizes.items()):
                 chosen.add(label)
-                left = after
+                left.subtract(sizes)
         return chosen
 
     def _tiers(self) -> dict[int, int]:
@@ -231,15 +254,14 @@ class _Groups:
 
 
 def _tied(free: Mapping[str, list[int]]) -> list[tuple[list[str], list[int]]]:
-    """(layers, their labels) for each set of layers that share labels."""
+    """(layers, their labels) for each set of layers that share labels; none without labels."""
     sets: list[tuple[list[str], list[int]]] = []
     for name, labels in free.items():
         mine = [s for s in sets if set(s[1]) & set(labels)]
         sets = [s for s in sets if s not in mine]
         names = [n for s in mine for n in s[0]] + [name]
-        joined = _ordered([*(s[1] for s in mine), labels])
-        if joined:
-            sets.append((names, joined))
+        if labels:
+            sets.append((names, _ordered([*(s[1] for s in mine), labels])))
     return sets
 
 

@@ -24,11 +24,14 @@ from tinycompress.compress.prune.channels import (
 from tinycompress.compress.prune.constants import Constants
 from tinycompress.compress.prune.dependencies import Dependencies, follow, places_of
 from tinycompress.compress.prune.probe import run_watched
+from tinycompress.compress.quantize.dynamic import DynamicConv2d, DynamicLinear
+from tinycompress.compress.quantize.integer import IntegerModule
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.qat.layers import Switched
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
+WITH_CODES = (Switched, QuantizedLayer, IntegerModule, DynamicConv2d, DynamicLinear)
 TOLERANCE = 1e-3
 """How much outputs may differ, of the largest: rounding in many layers, and no more."""
 
@@ -80,8 +83,8 @@ def remove_channels(
             was in the way; an unknown name; an amount out of range. Nothing was changed.
         TypeError: a model that is prepared for quantization, quantized or compiled.
     """
-    found, x = follow(model, data if sample is None else sample)
     _check_is_float(model)
+    found, x = follow(model, data if sample is None else sample)
     options = Options(importance, scope, data, objective, skip, keep_at_least, seed)
     gone = choose_channels(model, found, amount, options)
     masked = _masked(model, found, set() if amount is None else gone)
@@ -99,8 +102,10 @@ def remove_channels(
 
 
 def _check_is_float(model: Any) -> None:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"remove_channels takes a model, got {type(model).__name__}")
     for name, module in model.named_modules():
-        if isinstance(module, Switched | QuantizedLayer):
+        if isinstance(module, WITH_CODES):
             raise TypeError(
                 f"remove_channels: layer {name!r} is a {type(module).__name__}; remove channels "
                 "from the float model first, then prepare or quantize the smaller one"
@@ -220,7 +225,8 @@ def _difference(masked: nn.Module, slim: nn.Module, x: Array) -> str:
     for a, b in zip(map(to_numpy, expected), map(to_numpy, given), strict=False):
         if a.shape != b.shape:
             return f"the smaller model gives shape {b.shape} where {a.shape} was given"
-        if float(np.abs(a - b).max()) > TOLERANCE * max(float(np.abs(a).max()), 1e-30):
+        largest = np.abs(a[np.isfinite(a)]).max(initial=1e-30)
+        if not np.allclose(b, a, rtol=0, atol=TOLERANCE * largest, equal_nan=True):
             return "the smaller model does not compute what the masked one does"
     return ""
 
@@ -232,6 +238,8 @@ def _culprits(
     wrong: dict[int, str] = {}
     for labels in found.outputs().values():
         own = gone & set(labels.tolist())
+        if not own:
+            continue
         masked = _masked(model, found, set() if as_it_is else own)
         slim = _without(model, found, own, Constants(masked, x, found, own).added)
         why = _difference(masked, slim, x)
