@@ -30,6 +30,11 @@ EXTREMES = {
         (2, 1, 3, 3),
         {"padding": (2, 0), "dilation": (3, 1), "groups": 2},
     ),
+    "dilated past some outputs": (
+        (1, 2, 2, 3),
+        (2, 2, 5, 2),
+        {"padding": (7, 0), "dilation": (3, 1)},
+    ),
     "one channel per group": ((2, 4, 4, 4), (4, 1, 3, 3), {"groups": 4}),
     "two outputs per group": ((2, 3, 4, 4), (6, 1, 2, 2), {"groups": 3, "padding": 1}),
     "different in both directions": (

@@ -70,10 +70,11 @@ class Geometry:
         padding = spans[0] - self.padding[0], spans[1] - self.padding[1]
         if self.stride != (1, 1) or self.window != (1, 1) or min(padding) < 0 or self.kw == 1:
             return None
-        if self.image_rows != slice(0, self.H, 1):
-            return None  # some rows meet no kernel row, and their gradient is nobody's to write
         y, w = (self.N, self.O, self.oh, self.ow), (self.C, self.Og, self.kh, self.kw)
-        return Geometry(y, w, (1, 1), padding, self.dilation, self.G)
+        back = Geometry(y, w, (1, 1), padding, self.dilation, self.G)
+        # A kernel with gaps may pass by some rows; both would have to be cut to those that are met.
+        whole = slice(0, self.H, 1), slice(0, self.oh, 1)
+        return back if (self.image_rows, back.image_rows) == whole else None
 
     # ------------------------------------------------------------------------------ rows
 
