@@ -26,9 +26,6 @@ from tinycompress.train import Callback, Workers, fit
 SELECTION_SEED = 100
 """Not one of those that are reported."""
 
-PIXELS = 2
-"""The most by which an image is shifted, where images are."""
-
 
 def data_of(folder: Path | None, select: bool) -> tuple[Dataset, Dataset]:
     """What to train on, and what to measure on. Choosing never sees the test images.
@@ -57,10 +54,10 @@ def train_one_cycle(
     seed: int,
     team: Workers,
     *,
-    shift: bool = True,
+    shift: int = 2,
     callbacks: Sequence[Callback] = (),
 ) -> nn.Module:
-    """Adam with a one-cycle schedule, in place; ``shift``: images by up to two pixels."""
+    """Adam with a one-cycle schedule, in place; images are shifted by up to ``shift`` pixels."""
     rule = optim.Adam(model.parameters(), lr=lr)
     steps = epochs * batch_count(train, 128)
     fit(
@@ -68,7 +65,7 @@ def train_one_cycle(
         train,
         epochs,
         rule,
-        augment=RandomShift(PIXELS) if shift else None,
+        augment=RandomShift(shift) if shift else None,
         schedule=optim.OneCycleLR(rule, max_lr=lr, total_steps=steps),
         schedule_every="step",
         clip_grad_norm=2.0,
