@@ -268,6 +268,19 @@ def test_the_shape_of_the_input_is_found_by_trying():
     assert x.shape[1:] in [(3, 21, 21), (3, 22, 22)]
 
 
+def test_the_layer_that_is_defined_first_need_not_run_first():
+    class Backwards(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head, self.stem = nn.Linear(5 * 16, 2), nn.Conv2d(3, 5, 3)
+
+        def forward(self, x):
+            return self.head(self.stem(x).flatten(1))
+
+    _, x = follow(Backwards())
+    assert x.shape[1:] == (3, 6, 6)
+
+
 def test_where_no_shape_fits_a_sample_is_asked_for():
     class Picky(nn.Module):
         def __init__(self):

@@ -1,8 +1,8 @@
 """A model run once on random numbers, and every operation watched.
 
-Where no sample says what goes into the model, its first layer says how many channels or features,
-and sizes of square images are tried until one runs: a linear layer behind a flatten takes only the
-right one.
+Where no sample says what goes into the model, its layers say how many channels or features that may
+be, and sizes of square images are tried until the model runs: a linear layer behind a flatten takes
+only the right one.
 """
 
 from __future__ import annotations
@@ -68,15 +68,24 @@ def _normal(model: nn.Module, shape: tuple[int, ...]) -> Array:
 
 
 def _shapes(model: nn.Module) -> Iterator[tuple[int, ...]]:
-    """Shapes that may be right: by the first layer that says how many channels it takes."""
+    """Shapes that may be right: by what the layers take, in the order of definition."""
+    tried: set[tuple[int, ...]] = set()
     for layer in model.modules():
-        if isinstance(layer, nn.Linear):
-            yield (layer.in_features,)
-            return
-        if isinstance(layer, nn.Conv2d | nn.BatchNorm2d):
-            channels = layer.in_channels if isinstance(layer, nn.Conv2d) else layer.num_features
-            yield from ((channels, side, side) for side in SIDES)
-            return
+        for shape in _taken_by(layer):
+            if shape not in tried:
+                tried.add(shape)
+                yield shape
+
+
+def _taken_by(layer: nn.Module) -> Iterator[tuple[int, ...]]:
+    if isinstance(layer, nn.Linear):
+        yield (layer.in_features,)
+    elif isinstance(layer, nn.BatchNorm1d):
+        yield (layer.num_features,)
+    elif isinstance(layer, nn.Conv2d):
+        yield from ((layer.in_channels, side, side) for side in SIDES)
+    elif isinstance(layer, nn.BatchNorm2d):
+        yield from ((layer.num_features, side, side) for side in SIDES)
 
 
 def run_watched(model: nn.Module, x: Array, look: Look) -> list[Array]:
