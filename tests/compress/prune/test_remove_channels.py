@@ -4,44 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 from random_networks import RandomNetwork, images as random_images
+from shrinking import assert_same, images, masked, outputs, sizes
 
 import tinycompress as tc
 from tinycompress import functional as F, nn, optim
-from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.prune.channels import channel_masks
 from tinycompress.compress.prune.masks import apply_masks
 from tinycompress.nn.summary import summary
-
-
-def masked(model, masks):
-    """The model with these masks' zeros: what a smaller one must be equal to."""
-    copy = model.copy()
-    parameters = dict(copy.named_parameters())
-    for name, mask in masks.items():
-        p = parameters[name]
-        p.mask = to_device(mask, p.device)
-        p.data = p.data * p.mask
-    return copy
-
-
-def images(*shape, dtype="f8", device="cpu"):
-    x = np.random.default_rng(7).normal(size=(5, *shape)).astype(dtype)
-    return to_device(x, device)
-
-
-def outputs(model, x):
-    return to_numpy(model.eval()(x).data)
-
-
-def assert_same(slim, model, x, tolerance=1e-9):
-    expected = outputs(model, x)
-    scale = max(1.0, float(np.abs(expected).max()))
-    np.testing.assert_allclose(outputs(slim, x), expected, rtol=0, atol=tolerance * scale)
-
-
-def sizes(model):
-    return {name: p.shape for name, p in model.named_parameters()}
-
 
 # ------------------------------------------------------------------------ the same, and smaller
 
@@ -413,8 +382,8 @@ def test_wrong_types_are_named():
         tc.remove_channels("model.tcz")
 
 
-def test_models_in_codes_are_refused(digits):
-    train, _ = digits
+def test_models_in_codes_are_refused():
+    train = tc.data.mnist()[0].take(64)
     weights, both = tc.QuantConfig(bits=8, activations=None), tc.QuantConfig(bits=8)
     for model in (
         tc.prepare_qat(tc.models.TinyCNN(), weights),
@@ -430,106 +399,3 @@ def test_numbers_that_are_none_are_compared_as_they_are():
     model = tc.models.TinyCNN()
     model.fc.bias.data[:2] = [np.nan, np.inf]
     assert tc.remove_channels(model, 0.5).conv1.out_channels == 2
-
-
-# ------------------------------------------------------------------------ where it goes on from
-
-
-class Residual(nn.Module):
-    """A small residual network with batch norm, as users write them."""
-
-    def __init__(self, width: int = 8):
-        super().__init__()
-        self.width = width
-        self.stem = nn.Conv2d(1, width, 3, padding=1, bias=False)
-        self.norm0 = nn.BatchNorm2d(width)
-        self.conv1 = nn.Conv2d(width, 2 * width, 3, padding=1, bias=False)
-        self.norm1 = nn.BatchNorm2d(2 * width)
-        self.conv2 = nn.Conv2d(2 * width, width, 3, padding=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.add, self.relu = nn.Add(), nn.ReLU()
-        self.pool, self.flatten = nn.AdaptiveAvgPool2d(1), nn.Flatten()
-        self.head = nn.Linear(width, 10)
-
-    def config(self):
-        return {"width": self.width}
-
-    def forward(self, x):
-        x = self.relu(self.norm0(self.stem(x)))
-        y = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
-        return self.head(self.flatten(self.pool(self.relu(self.add(x, y)))))
-
-
-def test_a_residual_network_s_channels_hang_together():
-    slim = tc.remove_channels(Residual(), 0.5)
-    assert slim.stem.out_channels == slim.conv2.out_channels == slim.head.in_features == 4
-    assert slim.conv1.weight.shape == (8, 4, 3, 3)
-    assert [slim.norm0.num_features, slim.norm1.num_features] == [4, 8]
-
-
-@pytest.fixture
-def registered():
-    tc.register(Residual, "residual-of-a-test")
-    tc.register(RandomNetwork, "random-network-of-a-test")
-
-
-@pytest.mark.parametrize(
-    "model",
-    [tc.models.ArticleCNN, tc.models.LeNet5, tc.models.LeNet300100, Residual,
-     lambda: RandomNetwork(5), lambda: RandomNetwork(8, True)],
-)  # fmt: skip
-@pytest.mark.usefixtures("registered")
-def test_a_smaller_model_is_saved_and_loaded(model, tmp_path):
-    model = model()
-    own = isinstance(model, RandomNetwork)
-    x = random_images(dtype="f") if own else images(1, 28, 28, dtype="f")
-    slim = tc.remove_channels(model, 0.5, sample=x)
-    size = tc.save(slim, tmp_path / "slim.tcz")
-    again = tc.load(tmp_path / "slim.tcz")
-    assert repr(again) == repr(slim)
-    np.testing.assert_array_equal(outputs(again, x), outputs(slim, x))
-    numbers = sum(p.size for p in slim.parameters()) + sum(b.size for b in slim.buffers())
-    assert size <= 4 * numbers + 900
-    assert size < tc.save(model, tmp_path / "model.tcz") or own
-
-
-def test_the_description_of_a_smaller_layer_is_what_became_smaller(tmp_path):
-    tc.save(tc.remove_channels(tc.models.LeNet5(), 0.5), tmp_path / "m.tcz")
-    assert tc.inspect(tmp_path / "m.tcz").architecture == ["lenet-5", {}, {
-        "conv1": ["Conv2d", {"out_channels": 10}],
-        "conv2": ["Conv2d", {"in_channels": 10, "out_channels": 25}],
-        "fc1": ["Linear", {"in_features": 400, "out_features": 250}],
-        "fc2": ["Linear", {"in_features": 250}],
-    }]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def digits():
-    train, test = tc.data.mnist()
-    return train.take(256), test.take(64)
-
-
-@pytest.mark.parametrize("kind", [tc.models.TinyCNN, Residual])
-def test_a_smaller_model_is_quantized_prepared_and_distilled(kind, digits):
-    train, test = digits
-    model = kind()
-    slim = tc.remove_channels(model, 0.5, importance="taylor", data=train)
-    x = test.images
-    q8 = tc.quantize(slim, tc.QuantConfig(bits=8), calibration=train)
-    error = np.abs(outputs(q8, x) - outputs(slim, x)).max()
-    assert error < 0.1 * np.abs(outputs(slim, x)).max()
-    prepared = tc.prepare_qat(slim, tc.QuantConfig(bits=8), calibration=train)
-    tc.fit(prepared, train, epochs=1, optimizer=optim.SGD(prepared.parameters(), lr=0.01))
-    assert outputs(tc.convert(prepared), x).shape == (64, 10)
-    small = tc.distill(teacher=model, student=slim, data=train, epochs=1)
-    assert sizes(small) == sizes(slim)
-
-
-def test_a_prepared_model_is_masked_as_its_float_model(digits):
-    train, _ = digits
-    model = tc.models.TinyCNN()
-    prepared = tc.prepare_qat(model, tc.QuantConfig(bits=8), calibration=train)
-    expected = channel_masks(model, 0.5)
-    found = channel_masks(prepared, 0.5)
-    assert expected.keys() == found.keys()
-    assert all(np.array_equal(found[n], mask) for n, mask in expected.items())
