@@ -143,10 +143,11 @@ def test_a_floor_never_brings_back_what_was_pruned():
 
 def test_a_layer_that_was_emptied_by_hand_stays_so_and_the_others_are_pruned():
     model = net()
-    for mask in (np.zeros((2, 10), bool),):
-        model.get_submodule("fc2").weight.mask = mask
+    model.get_submodule("fc2").weight.mask = np.zeros((2, 10), bool)
     masks = choose_masks(model, 0.999)
     assert [int(m.sum()) for m in masks.values()] == [1, 1, 1, 0]
+    half = choose_masks(model, 0.5)
+    assert sum(int((~m).sum()) for m in half.values()) == 70
 
 
 @pytest.mark.parametrize(
