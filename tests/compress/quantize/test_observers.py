@@ -15,6 +15,7 @@ from tinycompress.compress.quantize.exact_sum import exact_parts, exact_value
 from tinycompress.compress.quantize.histogram import SIDE, histogram_of, joined
 from tinycompress.compress.quantize.observers import KINDS, make_observer
 from tinycompress.compress.quantize.ranges import IntegerRange
+from tinycompress.data import mnist
 from tinycompress.nn.notes import merge_notes, record_notes
 
 UINT8, INT8 = IntegerRange(8, signed=False), IntegerRange(8, narrow=True)
@@ -316,6 +317,27 @@ def test_divergence_with_the_outliers_in_both_distributions_would_clip_nearly_ev
     factors = np.arange(0.2, 1.01, 0.05)
     assert factors[np.argmin([wrong(f * 1024) for f in factors])] < 0.5
     assert least_divergence(h, UINT8, "affine")[1] > 0.95
+
+
+@pytest.mark.parametrize("scheme", ["affine", "symmetric"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
+def test_divergence_does_not_make_all_but_black_pixels_white(bits, scheme):
+    """The trap of few bins: with one for each code, clipping onto a last bin that is full anyway
+    seems to cost little, and the best range is the lowest hundredth."""
+    x = np.asarray(mnist()[0].images[:512], "f")
+    target = IntegerRange(bits, signed=scheme == "symmetric", narrow=scheme == "symmetric")
+    lo, hi = seen("kl", x, target=target, scheme=scheme).range()
+    assert lo == (0 if scheme == "affine" else -hi)
+    assert hi > 0.95
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_divergence_at_few_bits_is_not_far_from_the_least_error(bits):
+    x = np.random.default_rng(0).normal(size=100_000).astype("f")
+    target = IntegerRange(bits, signed=False)
+    for data in (x, np.maximum(x, 0)):
+        error = {k: squared_error(data, seen(k, data, target=target)) for k in ("kl", "mse")}
+        assert error["kl"] < 1.5 * error["mse"]
 
 
 def test_what_others_call_the_symmetric_range_is_the_same_on_both_sides():

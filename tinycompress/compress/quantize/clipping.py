@@ -12,7 +12,13 @@ outside. Three answers, each a function of a :class:`~.histogram.Histogram`:
     Q: the same after quantization: each code's numbers, spread evenly over the code's bins
     KL(P ‖ Q) = Σ P log(P / Q), smallest over the ranges
 
-It was made for 8 bits; at 2 or 3 it may take far too wide a range, where ``least_error`` does not.
+TensorRT makes 128 codes of 2048 bins: 16 for each where the range is widest. How large a divergence
+is depends on that, so where there are fewer codes neighbouring bins are merged to as few for each.
+
+Trap: a range with a bin for each code or less. There Q is what P would be without clipping, and if
+the last bin holds much anyway, clipping costs little. Of pixels, mostly black or white, in 4 bits
+and 2048 bins, the best "range" was the lowest hundredth: all but black was white. So a code must
+have two bins on average, and no range is less than about an eighth of what was seen.
 
 Trap: Q is made from the numbers inside alone. Were it made from P, with those from outside heaped
 onto its last bin, clipping would cost nothing, and the narrowest range would win.
@@ -35,6 +41,9 @@ from tinycompress.compress.quantize.ranges import IntegerRange
 
 FACTORS = np.arange(128, 0, -1) / 128
 """From wide to narrow; of two that are equally good the wider is taken."""
+
+BINS_PER_CODE = (2, 16)
+"""Of a range whose divergence is looked at: at least, and at most."""
 
 Range = tuple[float, float]
 Cost = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -79,13 +88,18 @@ def least_error(h: Histogram, target: IntegerRange, scheme: str) -> Range:
 
 
 def least_divergence(h: Histogram, target: IntegerRange, scheme: str) -> Range:
-    """The range with the smallest Kullback–Leibler divergence.
+    """The range with the smallest Kullback–Leibler divergence, of those with two bins per code.
 
-    With at least as many codes as bins nothing is lost, and it is the whole range.
+    With about as many codes as bins nothing is lost, and it is the whole range.
     """
+    number = target.qmax - target.qmin + 1
+    fewest, most = (n * number for n in BINS_PER_CODE)
+    h = _with_at_most(most, h, scheme)
     centres, counts = h.in_use()
 
     def divergence(lo: float, hi: float) -> float:
+        if hi - lo < fewest:
+            return math.inf
         first, last = np.searchsorted(centres, lo), np.searchsorted(centres, hi, side="right")
         x, inside = centres[first:last], counts[first:last].astype(np.float64)
         if not len(x):
@@ -103,6 +117,13 @@ def least_divergence(h: Histogram, target: IntegerRange, scheme: str) -> Range:
         return np.array([divergence(lo, hi) for lo, hi in zip(los, his, strict=True)])
 
     return _search(h, scheme, cost)
+
+
+def _with_at_most(bins: int, h: Histogram, scheme: str) -> Histogram:
+    """``h`` with neighbouring bins merged until its range has at most so many."""
+    low, high = h.range_in_widths()
+    width = 2 * max(-low, high) if scheme == "symmetric" else high - low
+    return h.coarser(max(0, math.ceil(math.log2(max(width, 1.0) / bins))))
 
 
 def _search(h: Histogram, scheme: str, cost: Cost) -> Range:

@@ -63,6 +63,11 @@ class Histogram(NamedTuple):
         e = int(self.exponent[0])
         return math.ldexp(float(self.low[0]), -e), math.ldexp(float(self.high[0]), -e)
 
+    def coarser(self, doublings: int) -> Histogram:
+        """The histogram of the same data in bins of ``2^doublings`` times the width."""
+        bins = _coarsened(self.bins, doublings)
+        return self._replace(exponent=self.exponent + doublings, bins=bins)
+
     def in_numbers(self, lo: float, hi: float) -> tuple[float, float]:
         """Ends within :meth:`range_in_widths`, as numbers."""
         e = int(self.exponent[0])
