@@ -16,7 +16,9 @@ from tinycompress.backend import DeviceError as DeviceError
 from tinycompress.budget import mixed_precision as mixed_precision
 from tinycompress.compress.distill import distill as distill
 from tinycompress.compress.prune import (
+    lottery_ticket as lottery_ticket,
     prune as prune,
+    prune_iteratively as prune_iteratively,
     remove_channels as remove_channels,
     sparsity_report as sparsity_report,
     strip as strip,

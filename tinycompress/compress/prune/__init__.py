@@ -19,6 +19,12 @@ from tinycompress.compress.prune.importance import (
     snip as snip,
     taylor as taylor,
 )
+from tinycompress.compress.prune.iterative import prune_iteratively as prune_iteratively
+from tinycompress.compress.prune.lottery import (
+    StartAt as StartAt,
+    Ticket as Ticket,
+    lottery_ticket as lottery_ticket,
+)
 from tinycompress.compress.prune.masks import apply_masks as apply_masks, strip as strip
 from tinycompress.compress.prune.movement import MovementPruning as MovementPruning
 from tinycompress.compress.prune.one_shot import choose_masks as choose_masks, prune as prune

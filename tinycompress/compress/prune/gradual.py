@@ -93,11 +93,14 @@ class GradualPruning(Ramp):
         self.seed = seed
 
     def check(self, run: Run) -> None:
+        self.check_model(run.model)
+
+    def check_model(self, model: nn.Module) -> None:
+        """Raise where this model cannot be pruned to the target; it is only read."""
         self._check_criterion()
-        amounts = self._target()
-        choose_masks(run.model, amounts, "magnitude", **self._options(self.structure))
+        choose_masks(model, self.amounts(1.0), "magnitude", **self._options(self.structure))
         if self._unit is not None and not self._unit.m:
-            refuse_floors(self, run.model, self._unit)
+            refuse_floors(self, model, self._unit)
 
     def _check_criterion(self) -> None:
         if self._unit is not None and not callable(self.importance):
@@ -110,20 +113,25 @@ class GradualPruning(Ramp):
 
     def on_fit_end(self, run: Run) -> None:
         super().on_fit_end(run)
-        masks = choose_masks(
-            run.model, self._target(), "magnitude", **self._options(self.structure)
-        )
-        refuse_lost(self, run.model, masks)
+        self.refuse_short(run.model)
 
-    def _target(self) -> Any:
-        return self.amounts(1.0)
+    def refuse_short(self, model: nn.Module, t: float = 1.0) -> None:
+        """Raise where the masks of ``model`` do not reach what is asked for at progress t."""
+        amounts, structure = self._asked(model, t)
+        if structure is not None:
+            masks = choose_masks(model, amounts, "magnitude", **self._options(structure))
+            refuse_lost(self, model, masks)
 
     def prune_to(self, run: Run, t: float, step: int) -> None:
-        amounts, structure = self._asked(run.model, t)
+        self.prune(run.model, t)
+
+    def prune(self, model: nn.Module, t: float) -> None:
+        """Prune ``model`` in place as at progress t, 0 … 1."""
+        amounts, structure = self._asked(model, t)
         if structure is None:
             return
         options = self._options(structure) | {"objective": self.objective, "seed": self.seed}
-        apply_masks(run.model, choose_masks(run.model, amounts, self.importance, **options))
+        apply_masks(model, choose_masks(model, amounts, self.importance, **options))
 
     def _options(self, structure: str | None) -> dict[str, Any]:
         return {
