@@ -14,13 +14,14 @@ class RandomNetwork(nn.Module):
 
     Args:
         seed: of everything that is drawn.
-        even: convolutions do not pad; then 0 may become something else on the way (Sigmoid, batch
-            norm without factors).
+        mode: "plain"; "even": convolutions do not pad, and 0 may become something else on the way
+            (Sigmoid, batch norm without factors); "shared": some layers are called twice, and
+            channels are multiplied by gates made of them.
     """
 
-    def __init__(self, seed: int, even: bool = False):
+    def __init__(self, seed: int, mode: str = "plain"):
         super().__init__()
-        self.seed, self.even = seed, even
+        self.seed, self.mode, self.even = seed, mode, mode == "even"
         self.rng = np.random.default_rng(seed)
         self.layers = nn.ModuleList()
         self.steps: list[tuple] = []
@@ -32,7 +33,7 @@ class RandomNetwork(nn.Module):
         self.head()
 
     def config(self):
-        return {"seed": self.seed, "even": self.even}
+        return {"seed": self.seed, "mode": self.mode}
 
     # ------------------------------------------------------------------------------ growing
 
@@ -100,6 +101,16 @@ class RandomNetwork(nn.Module):
         how = nn.Concat() if self.rng.random() < 0.5 else "cat"
         return self.step(how, parts, sum(self.channels[p] for p in parts))
 
+    def twice(self):
+        """A convolution of its own output."""
+        x = self.any()
+        y = self.conv(x, self.channels[x])
+        return self.step(self.steps[-1][0], [y], self.channels[y])
+
+    def gate(self):
+        x = self.any()
+        return self.step("gate", [x], self.channels[x])
+
     def head(self):
         x = len(self.channels) - 1
         if self.rng.random() < 0.5:
@@ -137,6 +148,8 @@ class RandomNetwork(nn.Module):
                 y = given[0] + given[1]
             elif what == "cat":
                 y = tc.cat(given, axis=1)
+            elif what == "gate":
+                y = given[0] * given[0].mean(axis=(2, 3), keepdim=True).sigmoid()
             elif what == "flatten":
                 y = given[0].reshape(len(given[0]), -1)
             elif what == "mean":

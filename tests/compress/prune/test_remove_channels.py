@@ -25,10 +25,15 @@ def test_a_smaller_model_computes_what_the_masked_one_does(device, name, amount)
     assert_same(slim, masked(model, channel_masks(model, amount)), images(1, 28, 28, device=device))
 
 
-@given(st.integers(0, 10**6), st.sampled_from([0.2, 0.5, 0.8]), st.booleans(), st.booleans())
-def test_networks_of_any_wiring(seed, amount, even, everywhere):
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from(["plain", "even", "shared"]),
+    st.sampled_from([0.2, 0.5, 0.8]),
+    st.booleans(),
+)
+def test_networks_of_any_wiring(seed, mode, amount, everywhere):
     """With sums, concatenations, grouped convolutions and constants that are not 0."""
-    model = RandomNetwork(seed, even).to("float64")
+    model = RandomNetwork(seed, mode).to("float64")
     x = random_images()
     options = {"scope": "global" if everywhere else "local", "sample": x}
     slim = tc.remove_channels(model, amount, **options)

@@ -27,7 +27,7 @@ def registered():
 @pytest.mark.parametrize(
     "model",
     [tc.models.ArticleCNN, tc.models.LeNet5, tc.models.LeNet300100, Residual,
-     lambda: RandomNetwork(5), lambda: RandomNetwork(8, True)],
+     lambda: RandomNetwork(5), lambda: RandomNetwork(8, "even")],
 )  # fmt: skip
 @pytest.mark.usefixtures("registered")
 def test_a_smaller_model_is_saved_and_loaded(model, tmp_path):
