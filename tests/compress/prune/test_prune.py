@@ -345,6 +345,16 @@ def test_a_criterion_with_derivatives_asks_for_data(importance):
         prune(small_net(), 0.5, importance=importance)
 
 
+def test_what_is_no_model_no_data_set_and_no_name_is_refused():
+    with pytest.raises(TypeError, match="a model is what can be pruned, got dict"):
+        prune({}, 0.5)
+    images = small_data().images
+    with pytest.raises(TypeError, match="data must be a Dataset of images and labels, got ndarray"):
+        prune(small_net(), 0.5, "taylor", data=images)
+    with pytest.raises(ValueError, match="sparsity: there is no prunable layer 0; there are"):
+        prune(small_net(), {0: 0.5})
+
+
 def test_unknown_words_are_refused():
     with pytest.raises(ValueError, match="importance must be one of 'magnitude', "):
         prune(small_net(), 0.5, importance="size")

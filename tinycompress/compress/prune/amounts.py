@@ -59,8 +59,8 @@ def by_layer(
     return found
 
 
-def _fits(pattern: str, name: str) -> bool:
-    return pattern == name or fnmatchcase(name, pattern)
+def _fits(pattern: Any, name: str) -> bool:
+    return pattern == name or (isinstance(pattern, str) and fnmatchcase(name, pattern))
 
 
 def check_sparsity(what: str, value: Any, share: str = "weights to become zero") -> None:

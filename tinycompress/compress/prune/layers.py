@@ -26,7 +26,10 @@ def prunable_weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[s
 
     Raises:
         ValueError: a name in ``skip`` that is no prunable layer, or no layer is left.
+        TypeError: no model.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a model is what can be pruned, got {type(model).__name__}")
     weights = weights_by_layer(model, PRUNABLE)
     skipped = matching("skip", skip, weights)
     left = {name: w for name, w in weights.items() if name not in skipped}

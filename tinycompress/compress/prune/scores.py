@@ -47,6 +47,7 @@ def weight_scores(
     Raises:
         ValueError: weights, derivatives or importances that are NaN, shapes that differ, an unknown
             name, or a criterion that needs ``data``.
+        TypeError: ``data`` that is no Dataset.
     """
     with on_device(next(iter(weights.values())).data):
         check_finite(weights)
@@ -82,6 +83,8 @@ def _gradients(
         )
     if data is None or chosen.gradients == "unused":
         return dict.fromkeys(layers)
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data must be a Dataset of images and labels, got {type(data).__name__}")
     if chosen.gradients == "batch":
         gradients = batch_gradients(model, layers, data, objective, seed)
     else:
