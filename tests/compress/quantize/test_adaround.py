@@ -1,5 +1,7 @@
 """AdaRound: weights on their grid, each next to where it was, and a layer that errs less."""
 
+import itertools
+
 import numpy as np
 import pytest
 from gradcheck import check_gradients
@@ -126,6 +128,31 @@ def test_what_a_relu_takes_away_does_not_count():
     seen, unseen = (adaround(m, config, x)[0].weight.data for m in (first, first[:1]))
     np.testing.assert_array_equal(seen, nearest)
     assert not np.array_equal(unseen, nearest)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_what_is_below_zero_before_a_relu_does_not_draw_weights_its_way(seed):
+    """Half of the inputs are large, with outputs far below 0: rounded for them, the rest is worse.
+    All 32 roundings are tried."""
+    rng = np.random.default_rng(seed)
+    x = np.zeros((80, 6), "f")
+    x[:40] = rng.random((40, 6)) * [1, 1, 1, 0.2, 0.2, 0.2] + 0.2
+    x[40:] = -10 * (rng.random((40, 6)) * [0.2, 0.2, 0.2, 1, 1, 1] + 0.2)
+    layer = nn.Linear(6, 1, bias=False)
+    w, scale = np.append(rng.uniform(0.2, 0.9, 5), 1), 1 / 3
+    layer.weight.data[...] = w
+
+    def error(weight):
+        return float(((np.maximum(x @ weight, 0) - np.maximum(x @ w, 0)) ** 2).sum())
+
+    ups = itertools.product((0, 1), repeat=5)
+    best = min(error(scale * (np.floor(w / scale) + [*up, 0])) for up in ups)
+    with_relu, without = (
+        adaround(model, QuantConfig(3), x)[0].weight.data[0].astype(float)
+        for model in (nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer))
+    )
+    assert error(with_relu) < 1.1 * best
+    assert error(without) > 2 * error(with_relu)
 
 
 def test_zeros_stay_and_masks_too():
