@@ -1,5 +1,6 @@
 """AdaRound: weights on their grid, each next to where it was, and a layer that errs less."""
 
+import importlib
 import itertools
 
 import numpy as np
@@ -146,13 +147,26 @@ def test_what_is_below_zero_before_a_relu_does_not_draw_weights_its_way(seed):
         return float(((np.maximum(x @ weight, 0) - np.maximum(x @ w, 0)) ** 2).sum())
 
     ups = itertools.product((0, 1), repeat=5)
-    best = min(error(scale * (np.floor(w / scale) + [*up, 0])) for up in ups)
+    best = min(error(scale * (np.floor(w / scale) + np.array([*up, 0]))) for up in ups)
     with_relu, without = (
         adaround(model, QuantConfig(3), x)[0].weight.data[0].astype(float)
         for model in (nn.Sequential(layer, nn.ReLU()), nn.Sequential(layer))
     )
     assert error(with_relu) < 1.1 * best
     assert error(without) > 2 * error(with_relu)
+
+
+def test_what_a_layer_should_give_is_after_the_relu_too(monkeypatch):
+    """An output just above 0 would be drawn down by how far below 0 it should have been."""
+    goals = []
+
+    def spy(grid, outputs, x, right, settings):
+        goals.append(right)
+        return grid.at(0)
+
+    monkeypatch.setattr(importlib.import_module(adaround.__module__), "_learn", spy)
+    adaround(small(), QuantConfig(2), images)
+    assert [goal.min() >= 0 for goal in goals] == [True, False, True, False]
 
 
 def test_zeros_stay_and_masks_too():
