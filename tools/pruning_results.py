@@ -41,7 +41,7 @@ from experiments import (
     without_folders,
     write,
 )
-from pruning_settings import ARTICLE, SECONDS, SETTINGS, SHIFT, Work, dense_of
+from pruning_settings import ANEW, ARTICLE, SECONDS, SETTINGS, SHIFT, Work, dense_of
 from pruning_speed import measure_speed
 
 import tinycompress as tc
@@ -76,7 +76,7 @@ class Results:
 
     def row(self, name: str, seed: int, part: dict[str, Any]) -> dict[str, Any] | None:
         same = {"seed": seed, **part}
-        rows = self.file(name)["seeds"]
+        rows = read(self.out / f"{name}.json").get("seeds", ())
         return next((row for row in rows if same.items() <= row.items()), None)
 
     def jobs(self) -> list[Job]:
@@ -166,7 +166,8 @@ def summarized(file: dict[str, Any]) -> dict[str, Any]:
     """With mean, standard deviation and worst: of all, or of each part."""
     parts = SETTINGS[file["name"]].parts
     if len(parts) == 1:
-        return with_summary(file, NUMBERS)
+        beside = [key for key in file["seeds"][0] if key.endswith(ANEW)]
+        return with_summary(file, [*NUMBERS, *beside])
     rows = sorted(file["seeds"], key=lambda row: row["seed"])
     table = []
     for part in parts:
@@ -183,6 +184,14 @@ def summarized(file: dict[str, Any]) -> dict[str, Any]:
 
 def select(work: Work, names: list[str], out: Path, command: str) -> None:
     """The best candidate of each setting; by errors, and by the loss where these are equal."""
+    names = [name for name in names if len(SETTINGS[name].candidates) > 1]
+    left = sum(
+        SECONDS[SETTINGS[n].model] * SETTINGS[n].epochs(how, part)
+        for n in names
+        for how in SETTINGS[n].candidates
+        for part in SETTINGS[n].tuning
+    )
+    print(f"about {left / 60:.0f} minutes on two cores alone, if nothing is there yet", flush=True)
     for name in names:
         setting = SETTINGS[name]
         path = out / f"{setting.model}-choices.json"
@@ -222,17 +231,20 @@ def tuned(work: Work, name: str, how: Any) -> dict[str, float]:
 
 def table(out: Path) -> Iterator[str]:
     """What the files say."""
-    heads = f"{'error':>15}{'worst':>7}{'more':>15}{'worst':>7}{'bytes':>11}{'seeds':>7}"
+    heads = f"{'error':>15}{'worst':>7}{'more':>16}{'worst':>8}{'bytes':>11}{'seeds':>7}"
     yield f"{'setting':27}{heads}"
     for name in SETTINGS:
         file = read(out / f"{name}.json")
         if "mean" in file:
             mean, std, worst = (file[key] for key in ("mean", "std", "worst"))
             cells = [
-                f"{mean[c]:{sign}.3f} ± {std[c]:.3f}".rjust(15) + f"{worst[c]:{sign}.2f}".rjust(7)
+                f"{mean[c]:{sign}.3f} ± {std[c]:.3f}".rjust(15 + len(sign))
+                + f"{worst[c]:{sign}.2f}".rjust(7 + len(sign))
                 for c, sign in (("error", ""), ("more", "+"))
             ]
             yield f"{name:27}{''.join(cells)}{mean['bytes']:>11,.0f}{len(file['seeds']):>7}"
+            for c in (key for key in mean if key.endswith(ANEW)):
+                yield f"    {c}: {mean[c]:.3f} ± {std[c]:.3f}, worst {worst[c]:.2f}"
         elif file:
             yield from cross_table(file)
 
@@ -297,7 +309,7 @@ def main(argv: list[str] | None = None) -> None:
             results = Results(work, names, arguments.seeds, out, command)
             if arguments.time:
                 half = tc.load(results.path(f"{ARTICLE}-half", 0, {}))
-                file = measure_speed(work.trained(ARTICLE, 0), half, work.held, arguments.quick)
+                file = measure_speed(work.trained(ARTICLE, 0), half, work.train, arguments.quick)
                 write(out / f"{ARTICLE}-half-speed.json", {**file, **origin(command)})
             elif arguments.select:
                 select(work, names, out, command)

@@ -14,10 +14,10 @@ from typing import Any
 from experiments import SELECTION_SEED, train_one_cycle
 
 import tinycompress as tc
-from tinycompress import models, nn, random
+from tinycompress import models, nn, optim, random
 from tinycompress.compress import prune
-from tinycompress.data import Dataset
-from tinycompress.train import Callback, Workers, evaluate
+from tinycompress.data import Dataset, RandomShift
+from tinycompress.train import Callback, Workers, evaluate, fit
 
 How = Mapping[str, Any]
 """What was chosen: a rate ``lr``, and what else a setting may vary."""
@@ -178,6 +178,47 @@ def by_criterion(work: Work, seed: int, how: How, criterion: str, sparsity: floa
     return work.fit(LENET300, model, how, seed + 1000), {"error before training again": before}
 
 
+# -------------------------------------------------------------------------- lottery tickets
+
+
+ANEW = "error of a new initialisation"
+
+
+def lottery(sparsity: float) -> Callable[..., Made]:
+    """Iterative magnitude pruning with rewinding, and the ticket's masks on other weights.
+
+    All are trained alike, for as long as in each round: Adam at one rate. The ticket begins at the
+    step that it was rewound to, the new initialisation at step 0.
+    """
+
+    def make(work: Work, seed: int, how: How) -> Made:
+        epochs = work.epochs(how["epochs"])
+        options = {"augment": RandomShift(SHIFT[LENET300]), "workers": work.team}
+
+        def optimizer(parameters: list[nn.Parameter]) -> optim.Optimizer:
+            return optim.Adam(parameters, lr=how["lr"])
+
+        def trained(model: nn.Module, callbacks: Sequence[Callback] = ()) -> nn.Module:
+            rule = optimizer(list(model.parameters()))
+            fit(model, work.train, epochs, rule, callbacks=callbacks, seed=seed, **options)
+            return model
+
+        random.manual_seed(seed)
+        ticket = prune.lottery_ticket(
+            models.create(LENET300), sparsity, how["rounds"], work.train, epochs,
+            rewind_step=1 if work.quick else how["rewind"],
+            optimizer=optimizer, seed=seed, **options,
+        )  # fmt: skip
+        random.manual_seed(seed + 2000)
+        control = trained(ticket.on(models.create(LENET300)))
+        winner = trained(ticket.model.copy(), [prune.StartAt(ticket.rewind_step)])
+        other = work.error(control)
+        more = round(work.error(winner) - other, 4)
+        return winner, {ANEW: other, f"more than the {ANEW}": more}
+
+    return make
+
+
 # ------------------------------------------------------------------------------- channels
 
 
@@ -193,55 +234,65 @@ def half_of_the_channels(work: Work, seed: int, how: How) -> Made:
 
 # --------------------------------------------------------------------------- the settings
 
-ONE_RUN = ({"lr": 2e-3, "epochs": 12}, {"lr": 4e-3, "epochs": 12})
+RATES = (2e-3, 4e-3)
 
 
-def _again(epochs: int, end: float = 0.6) -> tuple[How, ...]:
-    return tuple({"lr": lr, "epochs": epochs, "end": end} for lr in (2e-3, 4e-3))
+def one_run(epochs: int, rates: Sequence[float] = RATES) -> tuple[How, ...]:
+    return tuple({"lr": lr, "epochs": epochs} for lr in rates)
 
+
+def again(epochs: int, end: float = 0.6) -> tuple[How, ...]:
+    return tuple({"lr": lr, "epochs": epochs, "end": end} for lr in RATES)
+
+
+GRADUALLY = "of the weights, gradually, starting from the dense network"
+LONGER = "not pruned, and trained again as long as those that are"
 
 SETTINGS: dict[str, Setting] = {
-    f"{LENET300}-dense": Setting(LENET300, "not pruned", dense(LENET300), ONE_RUN),
+    f"{LENET300}-dense": Setting(LENET300, "not pruned", dense(LENET300), one_run(12)),
     f"{LENET300}-gradual-92": Setting(
-        LENET300, "92% of the weights, gradually", gradual(LENET300, 0.92), _again(12)
+        LENET300, f"92% {GRADUALLY}", gradual(LENET300, 0.92), again(12)
     ),
     f"{LENET300}-gradual-95": Setting(
-        LENET300, "95% of the weights, gradually", gradual(LENET300, 0.95), _again(12)
+        LENET300, f"95% {GRADUALLY}", gradual(LENET300, 0.95), again(12)
     ),
-    f"{LENET5}-dense": Setting(LENET5, "not pruned", dense(LENET5), ONE_RUN),
+    f"{LENET5}-dense": Setting(LENET5, "not pruned", dense(LENET5), one_run(12)),
     f"{LENET5}-gradual-92": Setting(
-        LENET5, "92% of the weights, gradually", gradual(LENET5, 0.92), _again(10)
+        LENET5, f"92% {GRADUALLY}", gradual(LENET5, 0.92), again(10)
     ),
     f"{LENET5}-gradual-99": Setting(
-        LENET5, "99% of the weights, gradually", gradual(LENET5, 0.99), _again(10), seeds=3
+        LENET5, f"99% {GRADUALLY}", gradual(LENET5, 0.99), again(10), seeds=3
     ),
     f"{LENET5}-snip-99": Setting(
         LENET5, "99% of the weights at initialisation (SNIP), then trained",
-        snip(LENET5, 0.99), ONE_RUN, seeds=3,
+        snip(LENET5, 0.99), one_run(12), seeds=3,
     ),
-    f"{ARTICLE}-dense": Setting(ARTICLE, "not pruned", dense(ARTICLE), ONE_RUN[:1], seeds=3),
+    f"{ARTICLE}-dense": Setting(
+        ARTICLE, "not pruned", dense(ARTICLE), one_run(12, RATES[:1]), seeds=3
+    ),
     f"{ARTICLE}-half": Setting(
         ARTICLE, "half of the channels of every layer removed, and trained again",
         half_of_the_channels,
         tuple({"lr": 2e-3, "epochs": 8, "importance": name} for name in ("magnitude", "taylor")),
         seeds=3,
     ),
+    f"{LENET300}-ticket": Setting(
+        LENET300, "a lottery ticket of 96.5%, beside its masks on a new initialisation",
+        lottery(0.965), ({"lr": 1.2e-3, "epochs": 4, "rounds": 8, "rewind": 100},),
+        epochs=lambda how, part: how["epochs"] * (how["rounds"] + 2),
+    ),
     f"{LENET300}-criteria": Setting(
         LENET300, "by each criterion, in one shot, and trained again",
-        by_criterion,
-        ({"lr": 1e-3, "epochs": 3}, {"lr": 2e-3, "epochs": 3}),
-        seeds=3,
+        by_criterion, one_run(3, (1e-3, 2e-3)), seeds=3,
         parts=tuple({"criterion": c, "sparsity": s} for s in SPARSITIES for c in CRITERIA),
         tuning=tuple({"criterion": c, "sparsity": 0.95} for c in ("magnitude", "taylor")),
         epochs=lambda how, part: 12 if part.get("criterion") == "snip" else how["epochs"],
     ),
     f"{LENET300}-dense-again": Setting(
-        LENET300, "not pruned, and trained again as long as those that are", longer(LENET300),
-        _again(12), seeds=3,
+        LENET300, LONGER, longer(LENET300), again(12), seeds=3
     ),
     f"{LENET5}-dense-again": Setting(
-        LENET5, "not pruned, and trained again as long as those that are", longer(LENET5),
-        _again(10), seeds=3,
+        LENET5, LONGER, longer(LENET5), again(10), seeds=3
     ),
 }  # fmt: skip
 """In the order in which they are run."""
