@@ -1,11 +1,13 @@
 """When callbacks are called, what they see, how they stop a run; and schedules."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from problems import bits, blobs, figures, perceptron
 
 import tinycompress as tc
-from tinycompress import optim
+from tinycompress import nn, optim
 from tinycompress.train import Callback, EarlyStopping, fit
 
 EVENTS = ("on_fit_begin", "on_epoch_begin", "on_step_end", "on_epoch_end", "on_fit_end", "close")
@@ -282,3 +284,42 @@ def test_a_plateau_watches_the_validation_loss():
     watched.clear()
     _, history = run(1, **options)
     assert watched == [history[0].loss]
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_layer_may_be_frozen_and_freed_in_the_middle_of_an_epoch(workers):
+    tc.manual_seed(0)
+    model, seen = perceptron(), []
+    first, last = (layer for layer in model.modules() if isinstance(layer, nn.Linear))
+
+    class Thaw(Callback):
+        def on_step_end(self, run):
+            seen.append((first.weight.data.copy(), last.weight.data.copy()))
+            first.requires_grad_(run.step not in (2, 3))
+
+    optimizer = optim.SGD(model.parameters(), lr=0.1, momentum=0.9)  # which would go on by itself
+    fit(
+        model,
+        blobs(96),
+        1,
+        optimizer,
+        batch_size=16,
+        shard_size=8,
+        callbacks=[Thaw()],
+        workers=workers,
+    )
+    moved = [
+        [not np.array_equal(a, b) for a, b in zip(x, y, strict=True)] for x, y in pairwise(seen)
+    ]
+    assert moved[:5] == [[True, True], [False, True], [False, True], [True, True], [True, True]]
+
+
+def test_a_model_that_is_frozen_whole_in_the_middle_of_an_epoch_says_so():
+    model = perceptron()
+
+    class Freeze(Callback):
+        def on_step_end(self, run):
+            run.model.requires_grad_(False)
+
+    with pytest.raises(ValueError, match="no parameters that require gradients"):
+        fit(model, blobs(96), 1, batch_size=16, callbacks=[Freeze()], workers=1)

@@ -1,6 +1,7 @@
 """Accuracy, loss and confusion are counts over the data set, whatever the batches and workers."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -222,3 +223,36 @@ def test_images_that_are_not_finite_are_refused():
     images[3, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match=r"images holds nan at index \(3, 0, 0, 0\)"):
         predict(perceptron(), images)
+
+
+def test_two_threads_evaluate_a_model_that_is_in_training():
+    """The first to be done must not put it into training while the other one computes."""
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
+    with ThreadPoolExecutor(1) as other:
+        with nn.evaluation_mode(model):
+            entered, leave = threading.Event(), threading.Event()
+
+            def stay():
+                with nn.evaluation_mode(model):
+                    entered.set()
+                    return leave.wait(20)
+
+            second = other.submit(stay)
+            assert entered.wait(20)
+        assert not any(m.training for m in model.modules())
+        with nn.evaluation_mode(model), nn.evaluation_mode(model):  # and once more, meanwhile
+            pass
+        assert not model.training
+        leave.set()
+        assert second.result()
+    assert all(m.training for m in model.modules())
+
+
+def test_evaluation_inside_of_evaluation():
+    model = nn.Sequential(nn.Dropout(0.5))
+    with nn.evaluation_mode(model):
+        model.train()
+        with nn.evaluation_mode(model):
+            assert not model.training
+        assert model.training, "what was found"
+    assert model.training

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from problems import alive, blas_threads
@@ -82,3 +83,21 @@ def test_a_piece_that_maps_works_alone_and_nobody_waits_for_nobody():
         for (a, one), (b, other) in workers.map(work, range(4)):
             assert a == b
             assert one == other
+
+
+@pytest.mark.parametrize("kind", ["process", "thread"])
+def test_a_team_works_for_one_thread_at_a_time(kind):
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work(piece):
+        begun.set()
+        return piece == 1 or go_on.wait(20)  # a fork would not hear of it
+
+    with Workers(2, kind=kind) as workers, ThreadPoolExecutor(1) as other:
+        first = other.submit(workers.map, work, range(2))
+        assert begun.wait(20)
+        with pytest.raises(RuntimeError, match="at work for another thread; give each thread"):
+            workers.map(abs, [-1, -2])
+        go_on.set()
+        assert first.result() == [True, True]
+        assert workers.map(abs, [-1, -2]) == [1, 2]

@@ -8,9 +8,10 @@ with dots ("conv1.weight"), as torch does, so that a torch state dict loads unch
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class Module(Registered):
     """Base class of layers and networks: define ``__init__`` and ``forward``."""
 
     training: bool
+    only_dtypes: ClassVar[tuple[str, ...]] = ()
+    """Names of the dtypes that :meth:`to` may convert it to; empty: any."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -182,11 +185,21 @@ class Module(Registered):
         """Move parameters and buffers to a device, or convert the floating ones to a dtype.
 
         In place, and returned. Gradients are dropped. Make the optimizer afterwards.
+
+        Raises:
+            TypeError: a layer cannot compute in this dtype; it is named, and nothing is changed.
         """
         if isinstance(target, str) and target.partition(":")[0] in ("cpu", "cuda"):
             self._convert(lambda a: to_device(a, target))
         else:
             dtype = _floating_dtype(target)
+            for name, module in self.named_modules():
+                if module.only_dtypes and dtype.name not in module.only_dtypes:
+                    raise TypeError(
+                        f"to: {name or 'the model'} ({type(module).__name__}) keeps scales of "
+                        f"codes, which must be {' or '.join(module.only_dtypes)}, got {dtype}; "
+                        "convert the float model before it is quantized"
+                    )
             self._convert(lambda a: _as_dtype(a, dtype))
         return self
 
@@ -268,16 +281,37 @@ class Module(Registered):
         self.__dict__.update(state)
 
 
+_modes_lock = threading.Lock()
+_modes_kept: dict[int, list[tuple[int, bool]]] = {}
+"""For the id of each module inside :func:`evaluation_mode`: by which threads, and its mode before.
+"""
+
+
 @contextmanager
 def evaluation_mode(model: Module) -> Iterator[None]:
-    """Evaluation behaviour inside; every module's own mode afterwards."""
-    modes = [(m, m.training) for m in model.modules()]
-    model.eval()
+    """Evaluation behaviour inside; every module's own mode afterwards.
+
+    Where several threads are inside, the last to leave puts back what the first one found.
+    """
+    me, modules = threading.get_ident(), list(model.modules())
+    with _modes_lock:
+        for module in modules:
+            inside = _modes_kept.setdefault(id(module), [])
+            found = [mode for thread, mode in inside if thread != me]
+            inside.append((me, found[0] if found else module.training))
+            module.__dict__["training"] = False
     try:
         yield
     finally:
-        for module, mode in modes:
-            module.__dict__["training"] = mode
+        with _modes_lock:
+            for module in modules:
+                inside = _modes_kept[id(module)]
+                last = max(k for k, (thread, _) in enumerate(inside) if thread == me)
+                _, mode = inside.pop(last)
+                if all(thread == me for thread, _ in inside):
+                    module.__dict__["training"] = mode
+                if not inside:
+                    del _modes_kept[id(module)]
 
 
 def _children_first(module: Module, seen: set[int]) -> Iterator[Module]:

@@ -103,6 +103,11 @@ class Run:
         ]
         self.names: list[str] = [name for name, _ in named]
         self.params: list[Parameter] = [p for _, p in named]
+        if not named:
+            raise ValueError(
+                "fit: no parameters that require gradients are left; did a callback freeze the "
+                "whole model? run.stop() is what ends a training"
+            )
 
     def stop(self) -> None:
         """End the run: in ``on_epoch_end`` after this epoch, elsewhere after this step.
@@ -174,6 +179,8 @@ class Run:
     def _run_step(self, rows: Array) -> None:
         if self.flat is not None and not self.flat.intact():
             self.flat.restore()  # a callback put other arrays in the place of the weights
+        if not self._nobody_meddles():
+            self._see_what_is_frozen()
         result = self.watch.value_and_grad(rows)
         self.loss = result.loss
         self._update(result)
@@ -188,6 +195,14 @@ class Run:
         if self.checkpoint_every and self.step % self.checkpoint_every == 0:
             self.save()
         self._heed_interrupt()
+
+    def _see_what_is_frozen(self) -> None:
+        """A callback may have frozen layers, or freed some, in the middle of the epoch."""
+        before = self.params
+        self.find_parameters()
+        if [*map(id, before)] != [*map(id, self.params)]:
+            self._ready_steps()
+            self.model.zero_grad()
 
     def _update(self, result: StepResult) -> None:
         for p, g in zip(self.params, result.gradients, strict=True):

@@ -89,6 +89,7 @@ class Workers:
                 'children; use kind="auto"'
             )
         self.count, self.kind, self.patience = count, kind, patience
+        self._at_work = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._processes: Processes | None = None
         self._works: list[Callable[[Any], Any]] = []
@@ -126,10 +127,24 @@ class Workers:
 
         Raises:
             WorkerError: a process died or hung.
+            RuntimeError: the team is at work for another thread.
         """
         pieces = list(pieces)
         if self.count == 1 or len(pieces) < 2 or _local.is_worker:
             return [work(piece) for piece in pieces]
+        if not self._at_work.acquire(blocking=False):
+            raise RuntimeError(
+                "Workers.map: this team is at work for another thread; give each thread a Workers "
+                "of its own"
+            )
+        try:
+            return self._share(work, pieces, unchanged)
+        finally:
+            self._at_work.release()
+
+    def _share(
+        self, work: Callable[[Piece], Result], pieces: list[Piece], unchanged: bool
+    ) -> list[Result]:
         if self.kind != "thread" and forking_is_safe() and self._ready(work, unchanged):
             return self._map_on_processes(work, pieces)
         if self._pool is None:
