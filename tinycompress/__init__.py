@@ -56,6 +56,7 @@ from tinycompress.nn.compiled import compile as compile
 from tinycompress.nn.summary import summary as summary
 from tinycompress.random import manual_seed as manual_seed
 from tinycompress.report import compare as compare
+from tinycompress.students import distill as distill, student_family as student_family
 from tinycompress.tensor import (
     Tensor as Tensor,
     float32 as float32,

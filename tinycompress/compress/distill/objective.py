@@ -194,9 +194,11 @@ def _tapped(term: Term) -> TypeGuard[FeatureTerm]:
     return isinstance(term, FeatureTerm) and term.student_layer is not None
 
 
-def checked_terms(terms: Sequence[Term] | None) -> list[Term]:
+def checked_terms(terms: Sequence[Term] | Term | None) -> list[Term]:
     """A list of terms, or a ``TypeError``."""
-    given = [] if terms is None else [terms] if isinstance(terms, Term) else list(terms)
+    if isinstance(terms, Term):
+        return [terms]
+    given = list(terms or ())
     for term in given:
         if not isinstance(term, Term):
             kind = f"the class {term.__name__}" if isinstance(term, type) else repr(term)

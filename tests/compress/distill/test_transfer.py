@@ -1,0 +1,225 @@
+"""Learning without some classes, with few labels, without any; and the bias that is corrected."""
+
+import numpy as np
+import pytest
+from distill_models import CLASSES, bits, blobs, plain_student, teacher_net
+from hypothesis import given, strategies as st
+
+from tinycompress import nn, optim
+from tinycompress.backend import to_numpy
+from tinycompress.compress.distill import (
+    compare,
+    correct_bias,
+    distill,
+    few_labels,
+    joined,
+    unlabelled,
+    without_classes,
+)
+from tinycompress.compress.distill.bias import offset_for_labels, offset_for_share
+from tinycompress.data import Dataset
+from tinycompress.train import evaluate, fit, predict
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    model = teacher_net()
+    fit(model, blobs(1000), 8, optim.Adam(model.parameters(), lr=3e-3), workers=1)
+    return model
+
+
+# ---------------------------------------------------------------------------- transfer sets
+
+
+def test_without_a_class_all_others_are_there_in_their_order():
+    data = blobs(100)
+    for gone in (3, [3], [1, 3]):
+        rest = without_classes(data, gone)
+        kept = ~np.isin(data.labels, gone)
+        np.testing.assert_array_equal(rest.images, data.images[kept])
+        np.testing.assert_array_equal(rest.labels, data.labels[kept])
+    with pytest.raises(ValueError, match="no example of class 9"):
+        without_classes(data, [3, 9])
+    with pytest.raises(ValueError, match="no example would be left"):
+        without_classes(data, range(CLASSES))
+
+
+@given(seed=st.integers(0, 100), per_class=st.integers(0, 5))
+def test_so_many_labels_of_each_class_are_known_and_they_are_right(seed, per_class):
+    data = blobs(100)
+    few = few_labels(data, per_class, seed)
+    np.testing.assert_array_equal(few.images, data.images)
+    assert few.labels.shape == (100, CLASSES)
+    known = few.labels.sum(axis=1) > 0
+    np.testing.assert_array_equal(few.labels.sum(axis=0), [per_class] * CLASSES)
+    np.testing.assert_array_equal(few.labels.argmax(axis=1)[known], data.labels[known])
+    again = few_labels(data, per_class, seed)
+    np.testing.assert_array_equal(again.labels, few.labels)
+
+
+def test_other_seeds_draw_other_labels():
+    data = blobs(100)
+    assert not np.array_equal(few_labels(data, 3, 0).labels, few_labels(data, 3, 1).labels)
+    with pytest.raises(ValueError, match="fewer than 99"):
+        few_labels(data, 99)
+    with pytest.raises(ValueError, match="must be class numbers"):
+        few_labels(few_labels(data, 1), 1)
+
+
+def test_sets_are_joined_and_labels_become_targets():
+    labelled, rest = blobs(20), unlabelled(blobs(30, seed=2).images, CLASSES)
+    both = joined(labelled, rest)
+    np.testing.assert_array_equal(both.images, np.r_[labelled.images, rest.images])
+    np.testing.assert_array_equal(both.labels[:20], np.eye(CLASSES)[labelled.labels])
+    assert not both.labels[20:].any()
+    numbers = joined(labelled, labelled)
+    np.testing.assert_array_equal(numbers.labels, np.r_[labelled.labels, labelled.labels])
+    with pytest.raises(ValueError, match="has no labels"):
+        joined(labelled, Dataset(labelled.images))
+    with pytest.raises(ValueError, match="one shape"):
+        joined(unlabelled(labelled.images, 4), rest)
+    with pytest.raises(ValueError, match="labels go up to 4, but there are 3 classes"):
+        joined(labelled, unlabelled(labelled.images, 3))
+
+
+def test_transfer_sets_on_every_device(teacher, device):
+    data = blobs(60).to(device)
+    sets = [
+        without_classes(data, 3),
+        few_labels(data, 2),
+        unlabelled(data.images, CLASSES),
+        joined(data, unlabelled(data, CLASSES)),
+    ]
+    start = plain_student().to(device)
+    for each in sets:
+        assert each.device == data.device
+        assert distill(teacher.copy().to(device), start, each, epochs=1).device == start.device
+
+
+def test_labels_that_are_missing_have_no_part(teacher):
+    """What stands in the place of a missing label cannot leak: it is zeros. And with α = 0 the
+    student of few labels learns from these alone."""
+    data, start = blobs(100), plain_student()
+    few = few_labels(data, 4)
+    known = few.labels.any(axis=1)
+    assert not few.labels[~known].any()
+    small = distill(teacher, start, few, epochs=1, alpha=0.0, workers=1)
+    alone = distill(teacher, start, unlabelled(data, CLASSES), epochs=1, alpha=0.0, workers=1)
+    assert bits(small) != bits(alone)
+
+
+def test_unlabelled_images_make_a_student_better_than_few_labels_alone(teacher):
+    few = few_labels(blobs(600), 1)
+    known = few.labels.any(axis=1)
+    labels = few.labels[known].argmax(axis=1)
+    alone, start, test = plain_student(), plain_student(), blobs(1000, seed=2)
+    fit(alone, Dataset(few.images[known], labels), 60, optim.Adam(alone.parameters(), lr=0.01),
+        workers=1)  # fmt: skip
+    adam = optim.Adam(start.parameters(), lr=0.01)
+    small = distill(teacher, start, few, epochs=6, optimizer=adam, workers=1)
+    assert evaluate(small, test).wrong < evaluate(alone, test).wrong
+
+
+# -------------------------------------------------------------------------- bias correction
+
+
+def brute_force(thresholds, is_c, right_else):
+    """The most that can be right, over all b that matter."""
+    candidates = np.r_[thresholds - 1e-9, thresholds + 1e-9, -1e9, 1e9]
+    return max(rights(b, thresholds, is_c, right_else) for b in candidates)
+
+
+def rights(b, thresholds, is_c, right_else):
+    return int(np.where(b > thresholds, is_c, right_else).sum())
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.booleans())
+def test_the_best_offset_is_found_exactly(seed, n, ties):
+    rng = np.random.default_rng(seed)
+    thresholds = rng.integers(-3, 4, n).astype(float) if ties else rng.normal(0, 2, n)
+    is_c, right_else = rng.random(n) < 0.4, rng.random(n) < 0.5
+    right_else &= ~is_c
+    b = offset_for_labels(thresholds, is_c, right_else)
+    assert rights(b, thresholds, is_c, right_else) == brute_force(thresholds, is_c, right_else)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0, 1))
+def test_the_offset_names_the_class_as_often_as_asked(seed, n, share):
+    thresholds = np.random.default_rng(seed).normal(0, 2, n)
+    b = offset_for_share(thresholds, share)
+    assert (b > thresholds).sum() == round(share * n)
+
+
+def test_an_offset_that_is_not_needed_is_none():
+    thresholds = np.array([-1.0, 1.0])
+    assert offset_for_share(thresholds, 0.5) == 0
+    assert offset_for_labels(thresholds, np.array([True, False]), np.array([False, True])) == 0
+
+
+def test_a_student_that_never_met_a_class_is_corrected_by_one_number(teacher):
+    train, test = blobs(600), blobs(1000, seed=2)
+    start = plain_student()
+    adam = optim.Adam(start.parameters(), lr=0.01)
+    blind = distill(
+        teacher, start, without_classes(train, 3), epochs=8, optimizer=adam, workers=1, alpha=0.9
+    )
+    before = bits(blind)
+    by_labels = correct_bias(blind, train, 3)
+    by_share = correct_bias(blind, Dataset(train.images), shares={3: 1 / CLASSES})
+    assert bits(blind) == before
+    threes = test.labels == 3
+    recall = {}
+    for name, mended in {"blind": blind, "labels": by_labels, "share": by_share}.items():
+        recall[name] = (predict(mended, test.images).argmax(1)[threes] == 3).mean()
+        moved = mended.fc.bias.data - blind.fc.bias.data
+        assert (moved[3] > 0) == (name != "blind")
+        assert not np.delete(moved, 3).any()
+        np.testing.assert_array_equal(mended.fc.weight.data, blind.fc.weight.data)
+    assert recall["blind"] < min(recall["labels"], recall["share"])
+    assert evaluate(by_labels, train).wrong < evaluate(blind, train).wrong
+    named = predict(by_share, train.images).argmax(1) == 3
+    assert named.sum() == round(len(train) / CLASSES)
+    most = evaluate(by_labels, train).wrong
+    for b in np.linspace(-3, 9, 50):
+        other = blind.copy()
+        other.fc.bias.data[3] += b
+        assert evaluate(other, train).wrong >= most
+
+
+def test_several_classes_are_corrected_together(teacher):
+    train, start = blobs(600), plain_student()
+    blind = distill(teacher, start, without_classes(train, [1, 3]), epochs=6, workers=1)
+    shares = {1: 0.2, 3: 0.2}
+    mended = correct_bias(blind, train, shares=shares)
+    said = predict(mended, train.images).argmax(1)
+    for c in shares:
+        assert abs((said == c).mean() - 0.2) < 0.01
+    better = correct_bias(blind, train, [1, 3])
+    assert evaluate(better, train).wrong < evaluate(blind, train).wrong
+
+
+def test_bias_correction_on_every_device(device):
+    model, data = plain_student().to(device), blobs(50).to(device)
+    mended = correct_bias(model, data, shares={0: 0.5})
+    named = to_numpy(predict(mended, data.images)).argmax(1) == 0
+    assert named.sum() == 25
+    found = compare(mended, mended, data)
+    assert found.agreement == 1
+
+
+def test_what_cannot_be_corrected_is_refused():
+    model, data = plain_student(), blobs(20)
+    for arguments, message in [
+        ({}, "give classes=.*, or shares"),
+        ({"classes": 3, "shares": {3: 0.1}}, "give classes=.*, or shares"),
+        ({"classes": 7}, "class 7 is none of the model's 0 … 4"),
+        ({"shares": {3: 1.5}}, "share"),
+        ({"classes": 3, "layer": "conv"}, "no layer with a bias of 5"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            correct_bias(model, data, **arguments)
+    with pytest.raises(ValueError, match="without labels"):
+        correct_bias(model, few_labels(data, 1), 3)
+    hidden = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 5, bias=False))
+    with pytest.raises(ValueError, match="do not follow the bias"):
+        correct_bias(hidden, data, shares={3: 0.9})
