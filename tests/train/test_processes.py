@@ -230,6 +230,101 @@ def scaled(piece, options):
     return options["scale"]
 
 
+class Counting(nn.Linear):
+    """Counts its calls in a buffer, in ``forward``, where only notes would reach everybody."""
+
+    def __init__(self, count):
+        super().__init__(36, 4)
+        self.register_buffer("calls", np.zeros((), np.float32))
+        self.count = count
+
+    def forward(self, x):
+        self.count(self)
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: setattr(m, "calls", m.calls + 1), "Counting changed 'calls' while it computed"),
+        (lambda m: m.calls.__iadd__(1), "read-only"),
+        (lambda m: setattr(m.weight, "data", m.weight.data * 2), "Counting changed 'weight' while"),
+    ],
+    ids=["another array", "in place", "a weight"],
+)
+def test_state_that_a_layer_changes_while_it_computes_is_refused(change, message):
+    model = nn.Sequential({"flat": nn.Flatten(), "counting": Counting(change)})
+    with team() as workers, pytest.raises((RuntimeError, ValueError), match=message) as info:
+        value_and_grad(tc.train.Supervised(), model, (DATA.images, DATA.labels), workers=workers)
+    assert "counting" in str(info.value) + str(
+        info.value.__notes__ if message == "read-only" else ""
+    )
+
+
+SETTINGS = {"scale": 1.0}
+scale_of_the_file = 1.0
+
+
+def by_global(piece):
+    return SETTINGS["scale"]
+
+
+def by_global_number(piece):
+    return next(scale_of_the_file for _ in "1")  # named in a scope of its own
+
+
+def by_another_function(piece):
+    return by_global(piece)
+
+
+def by_keyword(piece, *, options=SETTINGS):
+    return options["scale"]
+
+
+def by_attribute(piece):
+    return by_attribute.scale
+
+
+by_attribute.scale = 1.0
+
+
+class ByMethod:
+    def __call__(self, piece):
+        return by_global(piece)
+
+
+WAYS = [by_global, by_global_number, by_another_function, by_keyword, by_attribute, ByMethod()]
+
+
+@pytest.mark.parametrize("work", WAYS, ids=lambda w: getattr(w, "__name__", "method"))
+def test_globals_that_a_function_uses_are_seen_as_they_are_now(work, monkeypatch):
+    with team() as workers:
+        assert workers.map(work, range(2)) == [1.0, 1.0]
+        monkeypatch.setitem(SETTINGS, "scale", 2.0)
+        monkeypatch.setattr(sys.modules[__name__], "scale_of_the_file", 2.0)
+        monkeypatch.setattr(by_attribute, "scale", 2.0)
+        assert workers.map(work, range(2)) == [2.0, 2.0]
+
+
+teacher_of_the_file = nn.Linear(36, 4)
+
+
+def test_a_global_teacher_is_shared_like_a_model():
+    def objective(model, images, labels):
+        z = model(images)
+        return F.mse_loss(z, teacher_of_the_file(images.reshape(-1, 36)).detach()), z
+
+    with team() as workers:
+        student, batch = perceptron(), (DATA.images, DATA.labels)
+        for _ in range(2):
+            got = value_and_grad(objective, student, batch, workers=workers)
+            pids = children()
+            expected = value_and_grad(objective, student, batch, workers=1)
+            assert got.loss == expected.loss
+            teacher_of_the_file.weight.data *= 2
+        assert children() == pids
+
+
 HOLDERS = {
     "attribute": (lambda h: h.method, lambda h: setattr(h, "scale", 2.0)),
     "deep inside": (lambda h: h.method, lambda h: setattr(h.parts["deep"][0], "scale", 2.0)),

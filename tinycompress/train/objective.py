@@ -3,6 +3,10 @@
 ``batch`` is what the data set holds for these samples (images, labels, and whatever was added, such
 as a teacher's logits); ``loss`` is a tensor of one number, the mean over the batch; ``outputs`` are
 the model's, from which accuracy is counted. Distillation is another objective, not another loop.
+
+An objective keeps nothing from one call to the next: it is called for each shard of a batch, in
+several processes at once, and what it counted in one of them nobody else would see. What is to
+change in the course of a training (a temperature, a weight) is an attribute that a callback sets.
 """
 
 from __future__ import annotations

@@ -212,6 +212,7 @@ class Processes:
             self.state.receive()
             with fusion(fused):
                 results = [self.works[number](piece) for piece in pieces]
+            self.state.check_unchanged()
             return _dumps(("results", results), self._numbers)
         except BaseException as error:
             return _dumps(("error", (_sendable(error), traceback.format_exc())), self._numbers)

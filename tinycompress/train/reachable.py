@@ -7,15 +7,17 @@ anew. So a callback may freeze a layer, put another in its place, or change a te
 next step sees it.
 
 The signature holds plain values by value and other objects by identity, and looks into modules,
-containers, attributes and what a function has closed over. It does not look into arrays that are
-neither parameters nor buffers: change those by putting another array in their place.
+containers, attributes, what a function has closed over, and the global names that it uses. Among
+the globals only numbers, containers and modules count, with functions and objects of the function's
+own package: the state of other libraries would be without end. It does not look into arrays that
+are neither parameters nor buffers: change those by putting another array in their place.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -64,17 +66,19 @@ Look = Callable[[Any], Iterable[Any]]
 def _into_module(item: Module) -> Iterable[Any]:
     own = [value for name, value in item.__dict__.items() if name not in SHARED]
     kind: Any = type(item)
-    return [*own, *item._buffers, *_closing_methods(kind)]
+    return [*own, *item._buffers, *_methods(kind)]
 
 
 def _into_function(item: FunctionType) -> Iterable[Any]:
-    return [*(_content(cell) for cell in item.__closure__ or ()), *(item.__defaults__ or ())]
+    closed_over = (_content(cell) for cell in item.__closure__ or ())
+    defaults = *(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values()
+    return [*closed_over, *defaults, *item.__dict__.values(), *_globals(item)]
 
 
 def _into_object(item: Any) -> Iterable[Any]:
     kind: Any = type(item)
     slots = (getattr(item, name, None) for name in _slots(kind))
-    return [*getattr(item, "__dict__", {}).values(), *slots, *_closing_methods(kind)]
+    return [*getattr(item, "__dict__", {}).values(), *slots, *_methods(kind)]
 
 
 LOOKS: list[tuple[Any, Look]] = [  # the first kind that fits
@@ -108,10 +112,47 @@ def _slots(kind: type) -> tuple[str, ...]:
 
 
 @functools.lru_cache(maxsize=1000)
-def _closing_methods(kind: type) -> tuple[FunctionType, ...]:
-    """Methods that have closed over something, as those of a class inside a function may."""
+def _methods(kind: type) -> tuple[FunctionType, ...]:
+    """Methods that have closed over something, as those of a class inside a function may, or that
+    use globals.
+    """
     attributes = (value for base in kind.__mro__ for value in vars(base).values())
-    return tuple(f for f in attributes if isinstance(f, FunctionType) and f.__closure__)
+    functions = [f for f in attributes if isinstance(f, FunctionType)]
+    return tuple(f for f in functions if f.__closure__ or (not _ours(f) and _names(f.__code__)))
+
+
+def _globals(function: FunctionType) -> list[Any]:
+    """The global values that count, of those that ``function`` uses now."""
+    if _ours(function):
+        return []
+    values, home = function.__globals__, _package(function.__module__)
+    found = [values[name] for name in _names(function.__code__) if name in values]
+    return [value for value in found if _counts(value, home)]
+
+
+@functools.lru_cache(maxsize=1000)
+def _names(code: CodeType) -> tuple[str, ...]:
+    """The names that are neither local nor closed over, here and in what is defined inside."""
+    inside = [_names(part) for part in code.co_consts if isinstance(part, CodeType)]
+    return tuple(dict.fromkeys((*code.co_names, *(name for names in inside for name in names))))
+
+
+def _counts(value: Any, home: str) -> bool:
+    if type(value) in PLAIN or isinstance(value, Module | Parameter | dict | list | tuple | set):
+        return True
+    if isinstance(value, ModuleType | type):
+        return False
+    named = value if isinstance(value, FunctionType) else type(value)
+    return _package(named.__module__) == home
+
+
+def _ours(function: FunctionType) -> bool:
+    """Whether it is one of this library's, which keep no state in globals."""
+    return _package(function.__module__) == _package(__name__)
+
+
+def _package(module: str | None) -> str:
+    return (module or "").partition(".")[0]
 
 
 def _content(cell: Any) -> Any:

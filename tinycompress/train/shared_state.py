@@ -49,15 +49,42 @@ class SharedState:
         self._training[...] = [module.training for module in self._modules]
 
     def receive(self) -> None:
-        """In a worker, before each use: take over what was published."""
+        """In a worker, before each use: take over what was published.
+
+        Buffers cannot be written there: what a layer sees goes to the first process as notes.
+        """
         flags = self._training.tobytes()
         if self._as_received is None:
             for module, name, mirror in self._mirrors:
+                mirror.flags.writeable = False
                 module._buffers[name] = mirror
         if flags != self._as_received:
             for module, training in zip(self._modules, self._training.tolist(), strict=True):
                 module.__dict__["training"] = training
             self._as_received = flags
+
+    def check_unchanged(self) -> None:
+        """In a worker, after each use: nothing was put in the place of what is shared.
+
+        Raises:
+            RuntimeError: it was, by the forward pass of the module that it names. Nobody else would
+                see it, and the result would depend on how many workers there are.
+        """
+        changed = [(m, name) for m, name, mirror in self._mirrors if m._buffers[name] is not mirror]
+        changed += [
+            (module, name)
+            for place in self._places
+            if place.parameter.data is not place.view
+            for module in self._modules
+            for name, parameter in module._parameters.items()
+            if parameter is place.parameter
+        ]
+        for module, name in changed:
+            raise RuntimeError(
+                f"{module._name or 'the model'}: {type(module).__name__} changed {name!r} while it "
+                "computed, which workers cannot: let forward call self.note(what it saw), and "
+                "merge(notes) change it; or train with workers=1"
+            )
 
     def release(self) -> None:
         """Put every parameter's numbers back into the array that it had before."""
