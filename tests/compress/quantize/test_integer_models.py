@@ -244,3 +244,28 @@ def test_identity_in_a_chain():
     assert to_numpy(y.codes).min() >= 100
     with nn.fusion(False):
         np.testing.assert_array_equal(model(IMAGES).codes, y.codes)
+
+
+@pytest.mark.parametrize("own_forward", [False, True])
+def test_a_layer_in_two_places_computes_on_the_grid_of_each(own_forward):
+    """First it gets floats, then codes of another scale, and back at the next call."""
+    tc.manual_seed(0)
+    shared = nn.Conv2d(1, 1, 3, padding=1)
+    layers = [shared, nn.ReLU(), shared, nn.Flatten(), nn.Linear(64, 5)]
+
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.relu, self.flat, self.fc = (layers[i] for i in (0, 1, 3, 4))
+
+        def forward(self, x):
+            return self.fc(self.flat(self.conv(self.relu(self.conv(x)))))
+
+    model = (Twice() if own_forward else nn.Sequential(*layers)).eval()
+    x = np.random.default_rng(0).normal(size=(32, 1, 8, 8)).astype("f")
+    prepared = tc.prepare_qat(model, QuantConfig(8, activations=8), x).eval()
+    q = tc.convert(prepared)
+    for _ in range(2):
+        np.testing.assert_array_equal(q(x).data, prepared(x).data)
+    error = np.linalg.norm(q(x).data - model(x).data) / np.linalg.norm(model(x).data)
+    assert error < 0.03

@@ -53,7 +53,7 @@ class QuantConfig:
             ``observers.py``.
         weight_observer: the same for weights: "minmax", or "mse" (the clipped range with the
             smallest squared error).
-        dynamic: take the range of activations from each batch as it comes, instead of from
+        dynamic: take the range of activations from each example as it comes, instead of from
             calibration data. ``activations`` is then 8 unless given.
         learn_step: let training learn the scales (``prepare_qat``).
         overrides: other configs for some layers: a mapping, or pairs, from a dotted name, a

@@ -67,6 +67,8 @@ class DynamicLayer(QuantizedLayer):
 
     def _codes(self, x: Array) -> tuple[Array, Array]:
         """``q_x − z_x`` as float32, and s_x of each example."""
+        if not len(x):
+            return x.astype(np.float32), array_module(x).zeros(0, np.float32)
         q, target = self.quantization, self.quantization.activation_target
         name = f"the input of {self._name or type(self).__name__}"
         axis = 0 if x.ndim > 1 else None

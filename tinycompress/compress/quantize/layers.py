@@ -47,6 +47,7 @@ class QuantizedLayer(nn.Module):
     """
 
     float_type: ClassVar[type[nn.Module]]
+    only_dtypes = ("float32", "float64")  # the scales of 16-bit codes are 0 in float16
 
     def __init__(
         self, layer: nn.Module, quantization: QuantConfig | Mapping[str, Any] | None

@@ -21,6 +21,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinycompress import nn
 from tinycompress.backend import to_numpy
 from tinycompress.compress.quantize.adaround import adaround as round_adaptively, on_grid
@@ -155,6 +157,10 @@ def _problems(
         try:
             plain = own.replace(weight_observer="minmax")
             codes = quantize_weight(layer.weight.data, plain, label).codes
+            if layer.weight.dtype == np.float16 and own.activations is None:
+                found.append(
+                    f"{label}: scales need float32, and it is float16; .to('float32') first"
+                )
             if own.dynamic:
                 check_accumulator(label, to_numpy(codes), steps_of(own))
         except (ValueError, TypeError) as error:

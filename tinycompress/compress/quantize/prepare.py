@@ -159,7 +159,7 @@ def _connect(model: nn.Module, calibration: Any, followed: list[str]) -> None:
         _take_relu_in(model.get_submodule(name))
     for places in chains:
         _absorb(model, places)
-        _drop_input_grids(places)
+    _drop_input_grids(chains)
 
 
 def _is_known(module: nn.Module) -> bool:
@@ -271,11 +271,17 @@ def _absorb(model: nn.Module, places: list[Place]) -> None:
             setattr(relu.parent, relu.name, IntegerIdentity().train(relu.module.training))
 
 
-def _drop_input_grids(places: list[Place]) -> None:
-    """Of layers that always get codes."""
-    before: Any = None
-    for _, _, module in places:
-        codes = isinstance(before, Producer) and before.output_quantizer is not None
-        if codes and isinstance(module, PreparedLayer):
-            module.input_quantizer = None
-        before = before if isinstance(module, Passing) else module
+def _drop_input_grids(chains: list[list[Place]]) -> None:
+    """Of layers that always get codes, in each place where they stand."""
+    floats: set[int] = set()
+    layers: dict[int, PreparedLayer] = {}
+    for places in chains:
+        before: Any = None
+        for _, _, module in places:
+            if isinstance(module, PreparedLayer):
+                layers[id(module)] = module
+                if not isinstance(before, Producer) or before.output_quantizer is None:
+                    floats.add(id(module))
+            before = before if isinstance(module, Passing) else module
+    for key in layers.keys() - floats:
+        layers[key].input_quantizer = None

@@ -43,6 +43,8 @@ class QuantizeInput(nn.Module):
         zero_point: (1), of the dtype of the codes.
     """
 
+    only_dtypes = ("float32", "float64")
+
     def __init__(self, output: str = "uint8") -> None:
         super().__init__()
         self.target = range_named("QuantizeInput: output", output)
@@ -89,6 +91,8 @@ class IntegerModule(nn.Module):
         output_scale, output_zero_point: (1) arrays, where it gives codes.
         quantize_input: a :class:`QuantizeInput`, or None.
     """
+
+    only_dtypes = ("float32", "float64")
 
     def __init__(self, output: str | None, input: str | None) -> None:
         super().__init__()
