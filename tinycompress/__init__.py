@@ -14,8 +14,9 @@ from tinycompress import (
 )
 from tinycompress.backend import DeviceError as DeviceError
 from tinycompress.budget import mixed_precision as mixed_precision
-from tinycompress.compress.distill import distill as distill
 from tinycompress.compress.prune import (
+    PruneConfig as PruneConfig,
+    choose_sparsities as choose_sparsities,
     lottery_ticket as lottery_ticket,
     prune as prune,
     prune_iteratively as prune_iteratively,
@@ -54,6 +55,7 @@ from tinycompress.graph import (
 )
 from tinycompress.nn.compiled import compile as compile
 from tinycompress.nn.summary import summary as summary
+from tinycompress.pruned import pruning_report as pruning_report
 from tinycompress.random import manual_seed as manual_seed
 from tinycompress.report import compare as compare
 from tinycompress.students import distill as distill, student_family as student_family

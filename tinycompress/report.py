@@ -10,7 +10,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -214,14 +214,22 @@ def time_per_1000(
     model: Module, data: Dataset, *, runs: int = 5, workers: int | None = None
 ) -> float:
     """Milliseconds for 1,000 images: the median of ``runs``, after one that is not counted."""
+    return times_per_1000([model], data, runs=runs, workers=workers)[0]
+
+
+def times_per_1000(
+    models: Sequence[Module], data: Dataset, *, runs: int = 5, workers: int | None = None
+) -> list[float]:
+    """The same of several models in turns, so that what slows the machine down slows down all."""
     images = data.images[:1000]
-    seconds = []
+    seconds: list[list[float]] = [[] for _ in models]
     with Workers(workers) as team:
         for _ in range(runs + 1):
-            start = time.perf_counter()
-            predict(model, images, workers=team)
-            seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds[1:]) * 1e6 / len(images)
+            for model, own in zip(models, seconds, strict=True):
+                start = time.perf_counter()
+                predict(model, images, workers=team)
+                own.append(time.perf_counter() - start)
+    return [statistics.median(own[1:]) * 1e6 / len(images) for own in seconds]
 
 
 def file_stem(name: str) -> str:

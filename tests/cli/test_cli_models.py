@@ -11,12 +11,14 @@ from tinycompress.cli.options import (
     ImportanceName,
     ModelName,
     ObserverName,
+    RampName,
     SchemeName,
     ScopeName,
     WeightObserverName,
 )
-from tinycompress.compress.prune.importance import CRITERIA
+from tinycompress.compress.prune.importance import CRITERIA, ELSEWHERE
 from tinycompress.compress.prune.one_shot import SCOPES
+from tinycompress.compress.prune.ramp import SCHEDULES
 from tinycompress.compress.quantize.affine import SCHEMES
 from tinycompress.compress.quantize.config import GRANULARITIES, OBSERVERS, WEIGHT_OBSERVERS
 from tinycompress.data.sources import SOURCES
@@ -142,7 +144,7 @@ def test_the_nonzero_of_a_quantized_model_are_codes_that_are_not_zero(run_json, 
 # ------------------------------------------------------------------------------- prune
 
 
-@pytest.mark.parametrize("importance", list(ImportanceName))
+@pytest.mark.parametrize("importance", [*CRITERIA, "random"])
 @pytest.mark.parametrize("scope", list(ScopeName))
 def test_prune_leaves_exactly_what_was_asked_for(importance, scope, run_json, model_file):
     found = run_json(
@@ -238,7 +240,8 @@ def test_the_choices_are_those_of_the_library():
     assert [*GranularityName] == [*GRANULARITIES]
     assert [*ObserverName] == [*OBSERVERS]
     assert [*WeightObserverName] == [*WEIGHT_OBSERVERS]
-    assert [*ImportanceName] == [*CRITERIA, "random"]
+    assert [*ImportanceName] == [*CRITERIA, "random", *ELSEWHERE]
+    assert [*RampName] == [*SCHEDULES]
     assert [*ScopeName] == [*SCOPES]
 
 

@@ -132,12 +132,19 @@ def load_data(name: DatasetName, data_dir: Path | None, full: bool) -> tuple[Dat
     else:
         train, test = datasets.mnist(full=True, **how)
     if os.environ.get("TINYCOMPRESS_QUICK"):
-        return _first(train, QUICK_TRAIN), _first(test, QUICK_TEST)
+        return first(train, QUICK_TRAIN), first(test, QUICK_TEST)
     return train, test
 
 
-def _first(data: Dataset, count: int) -> Dataset:
+def first(data: Dataset, count: int) -> Dataset:
+    """So many images, or all where there are fewer."""
     return data.take(min(count, len(data)))
+
+
+def last(data: Dataset, count: int) -> Dataset:
+    """The same from the end: as far as can be from those that calibrate."""
+    start = max(0, len(data) - count)
+    return Dataset(data.images[start:], data.labels[start:], name=data.name)
 
 
 def check_writable(path: Path, option: str = "--out", source: Path | None = None) -> None:

@@ -69,6 +69,15 @@ class ImportanceName(StrEnum):
     taylor = "taylor"
     snip = "snip"
     random = "random"
+    movement = "movement"
+    batch_norm = "batch_norm"
+    geometric_median = "geometric_median"
+
+
+class RampName(StrEnum):
+    cubic = "cubic"
+    linear = "linear"
+    exponential = "exponential"
 
 
 class ScopeName(StrEnum):

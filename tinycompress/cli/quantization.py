@@ -16,7 +16,6 @@ from tinycompress.cli.options import (
     choices,
 )
 from tinycompress.compress.quantize import QuantConfig
-from tinycompress.data import Dataset
 
 WEIGHTS, ACTIVATIONS = "Weights", "Activations"
 
@@ -170,14 +169,3 @@ def check_overrides(config: QuantConfig, model: nn.Module) -> None:
         raise typer.BadParameter(
             f"{unused[0]!r} fits no layer of this model; it has {layers}", param_hint="--override"
         )
-
-
-def first(data: Dataset, count: int) -> Dataset:
-    """So many images, or all where there are fewer."""
-    return data.take(min(count, len(data)))
-
-
-def last(data: Dataset, count: int) -> Dataset:
-    """The same from the end: as far as can be from those that calibrate."""
-    start = max(0, len(data) - count)
-    return Dataset(data.images[start:], data.labels[start:], name=data.name)

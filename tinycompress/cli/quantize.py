@@ -15,11 +15,10 @@ from tinycompress.cli.options import (
     GranularityName,
     ObserverName,
     OptimizerName,
-    ScheduleName,
     SchemeName,
     WeightObserverName,
 )
-from tinycompress.cli.recipe import CLIP_NORM, make_optimizer, make_schedule
+from tinycompress.cli.recipe import train_one_cycle
 from tinycompress.compress.quantize import (
     QuantConfig,
     convert,
@@ -158,7 +157,7 @@ def quantize(
     model = load(file)
     given.check_overrides(config, model)
     train_set, test_set = common.load_data(dataset, data_dir, full)
-    some = given.first(train_set, calibrate)
+    some = common.first(train_set, calibrate)
     fold = config.activations is not None or equalize or adaround or bias_correction or bool(qat)
 
     def make(config: QuantConfig) -> nn.Module:
@@ -176,7 +175,7 @@ def quantize(
 
     choice = None
     if mixed is not None:
-        judges = given.last(train_set, JUDGES)
+        judges = common.last(train_set, JUDGES)
         choice = _choose(model, judges, mixed, widths, config, some, make, bool(qat), workers)
         config = choice.config
     if qat:
@@ -286,18 +285,7 @@ def _trained(
     """Trained for the codes, and converted."""
     start = equalize_channels(model, some) if equalize else model
     prepared = prepare_qat(start, config, some)
-    with common.usage("--lr"):
-        rule = make_optimizer(prepared, OptimizerName.adam, lr, 0.0)
-    tc.fit(
-        prepared,
-        train_set,
-        epochs,
-        rule,
-        batch_size=batch_size,
-        seed=seed,
-        workers=workers,
-        clip_grad_norm=CLIP_NORM,
-        progress=output.show_progress(),
-        **make_schedule(ScheduleName.one_cycle, rule, train_set, epochs, batch_size),
+    train_one_cycle(
+        prepared, train_set, epochs, lr, batch_size, seed, workers, optimizer=OptimizerName.adam
     )
     return convert(prepared)

@@ -1,24 +1,36 @@
-"""``tinycompress sensitivity``: which layers lose most when they are quantized."""
+"""``tinycompress sensitivity``: which layers lose most when they are quantized, or pruned."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 import tinycompress as tc
-from tinycompress.cli import common, options, output, quantization as given
+from tinycompress.cli import common, options, output, pruning, quantization as given
 from tinycompress.cli.options import (
     GranularityName,
+    ImportanceName,
     ObserverName,
     SchemeName,
     WeightObserverName,
 )
+from tinycompress.compress.prune import PruneConfig, choose_sparsities
+from tinycompress.data import Dataset
 from tinycompress.format import load
+
+TO_PRUNE = ("sparsities", "importance", "structure", "skip", "budget_parameters", "budget_macs")
+PRUNING = "Pruning"
+TO_QUANTIZE = (
+    *("bits", "scheme", "granularity", "group_size", "weight_observer", "override"),
+    *("activations", "activation_scheme", "observer", "percentile", "calibrate", "dynamic"),
+)
 
 
 @common.command
 def sensitivity(
+    context: typer.Context,
     file: options.ModelFile,
     bits: given.Bits = 4,
     scheme: given.Scheme = SchemeName.symmetric,
@@ -32,6 +44,20 @@ def sensitivity(
     percentile: given.Percentile = 99.99,
     calibrate: given.Calibrate = 512,
     dynamic: given.Dynamic = False,
+    sparsities: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,X,…",
+            help="Prune each layer by these shares, such as 0.5,0.9, and do not quantize.",
+            show_default="quantize",
+            rich_help_panel=PRUNING,
+        ),
+    ] = None,
+    importance: pruning.Importance = ImportanceName.magnitude,
+    structure: pruning.Structure = "weight",
+    skip: pruning.Skip = None,
+    budget_parameters: pruning.BudgetParameters = None,
+    budget_macs: pruning.BudgetMacs = None,
     images: Annotated[
         int,
         typer.Option(
@@ -47,13 +73,19 @@ def sensitivity(
     workers: options.CoreCount = None,
     as_json: options.Json = False,
 ) -> None:
-    """Quantize one layer at a time, and show what the model's answers lose.
+    """Quantize or prune one layer at a time, and show what the model's answers lose.
 
-    The last row quantizes all layers together. Nothing is written.
+    The last row changes all layers together. Nothing is written.
     Divergence (how far the answers move, in nats) and signal-to-noise ratios
     (SNR) of weights w and outputs y also tell small losses apart: accuracy
     moves in steps of one image. 6 dB are one bit.
     """
+    prunes = _check_together(context, sparsities)
+    if prunes is not None:
+        plan = _plan(prunes, importance, structure, skip)
+        data = common.last(common.load_data(dataset, data_dir, full)[0], images)
+        _prune(file, plan, data, budget_parameters, budget_macs, workers, as_json)
+        return
     config = given.config_of(
         bits=bits,
         scheme=scheme,
@@ -70,12 +102,64 @@ def sensitivity(
     model = load(file)
     given.check_overrides(config, model)
     train_set, _ = common.load_data(dataset, data_dir, full)
-    data = given.last(train_set, images)
+    data = common.last(train_set, images)
     with output.busy(f"measuring each layer on {len(data):,} images …"):
         found = tc.sensitivity(
-            model, config, data, calibration=given.first(train_set, calibrate), workers=workers
+            model, config, data, calibration=common.first(train_set, calibrate), workers=workers
         )
     if as_json:
         output.print_json({"file": str(file), "config": config.to_dict(), **found.to_dict()})
     else:
         output.say(found.table())
+
+
+def _check_together(context: typer.Context, sparsities: str | None) -> tuple[float, ...] | None:
+    """The shares to prune by, or None to quantize; refuses options of the other kind."""
+    wrong = TO_PRUNE if sparsities is None else TO_QUANTIZE
+    for name in wrong:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(
+                "is for pruning: give --sparsities too, such as 0.5,0.9"
+                if sparsities is None
+                else "is for quantizing: leave it out, or leave out --sparsities",
+                param_hint=f"--{name.replace('_', '-')}",
+            )
+    return None if sparsities is None else pruning.shares("--sparsities", sparsities)
+
+
+def _plan(
+    shares: tuple[float, ...], importance: ImportanceName, structure: str, skip: list[str] | None
+) -> PruneConfig:
+    pruning.check_ranking(importance, structure)
+    if importance == pruning.MOVEMENT:
+        raise typer.BadParameter("movement is only known in training", param_hint="--importance")
+    with common.usage("--sparsities, --structure"):
+        return PruneConfig(shares, importance.value, structure, tuple(skip or ()))
+
+
+def _prune(
+    file: Path,
+    config: PruneConfig,
+    data: Dataset,
+    budget_parameters: int | None,
+    budget_macs: int | None,
+    workers: int | None,
+    as_json: bool,
+) -> None:
+    """Each layer pruned alone, and what a budget would choose."""
+    model = load(file)
+    with output.busy(f"measuring each layer on {len(data):,} images …"):
+        found = tc.sensitivity(model, config, data, workers=workers)
+    chosen = None
+    if budget_parameters is not None or budget_macs is not None:
+        chosen = choose_sparsities(
+            found, budget_parameters=budget_parameters, budget_macs=budget_macs
+        )
+    if as_json:
+        more = {} if chosen is None else {"sparsities": chosen}
+        output.print_json({"file": str(file), **found.to_dict(), **more})
+        return
+    output.say(found.table())
+    if chosen is not None:
+        output.say(pruning.as_options(chosen))

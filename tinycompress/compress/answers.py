@@ -11,7 +11,9 @@ the one and ``ẑ`` of the other, and ``p = softmax(z)``, ``p̂ = softmax(ẑ)``
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -37,6 +39,45 @@ class Answers:
     loss: float
     divergence: float
     snr_db: float
+
+
+class Reference:
+    """A model's own answers, that those of changed ones are measured against.
+
+    Args:
+        verb: whose arguments these are, for errors.
+        model: the unchanged one.
+        data: images and class numbers.
+        team: who does the work.
+
+    Attributes:
+        before: what the model itself answers.
+    """
+
+    def __init__(self, verb: str, model: Module, data: Dataset, team: Workers) -> None:
+        self.data, self.team = data, team
+        self.outputs = outputs_of(model, data, team)
+        self.labels = labels_of(verb, data, self.outputs.shape[1])
+        self.before = compared(self.outputs, self.outputs, self.labels)
+
+    def of(self, model: Module) -> Answers:
+        """What a changed model answers."""
+        return compared(outputs_of(model, self.data, self.team), self.outputs, self.labels)
+
+    def costs(self, answers: Answers) -> dict[str, float]:
+        """The same beside what the unchanged model answers; "drop" is in points of accuracy."""
+        return {
+            "accuracy": answers.accuracy,
+            "drop": 100 * (self.before.accuracy - answers.accuracy),
+            "loss": answers.loss,
+            "loss_increase": answers.loss - self.before.loss,
+            "divergence": answers.divergence,
+        }
+
+
+def team_of(workers: Workers | int | str | None) -> Any:
+    """A context with workers: those given, or new ones."""
+    return nullcontext(workers) if isinstance(workers, Workers) else Workers(workers)
 
 
 def outputs_of(model: Module, data: Dataset, workers: Workers | None) -> np.ndarray:

@@ -11,7 +11,8 @@ import tinycompress as tc
 from tinycompress import models, nn, optim, random
 from tinycompress.budget import largest_file
 from tinycompress.cli.output import as_json
-from tinycompress.compress.quantize import QuantConfig, mixed, quantize
+from tinycompress.compress import knapsack
+from tinycompress.compress.quantize import QuantConfig, quantize
 from tinycompress.compress.quantize.mixed import Width, cheapest
 from tinycompress.data import mnist
 
@@ -67,7 +68,7 @@ def test_many_combinations_are_thinned_to_nearly_the_best(data):
     allowed = 1500
     exact = cheapest(rows, allowed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mixed, "MOST", 16)
+        patch.setattr(knapsack, "MOST", 16)
         thinned = cheapest(rows, allowed)
         step = -(-allowed // 16) * len(rows)  # what is given away at most, in bytes
         smaller = cheapest(rows, allowed - step) if allowed > step else None

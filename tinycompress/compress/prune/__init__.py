@@ -6,6 +6,7 @@ together. ``schedules.py`` says how much to prune when, ``gradual.py`` does so w
 trained, ``sparsity.py`` counts what came of it.
 """
 
+from tinycompress.compress.prune.allocation import choose_sparsities as choose_sparsities
 from tinycompress.compress.prune.channels import (
     channel_masks as channel_masks,
     channel_sets as channel_sets,
@@ -33,6 +34,11 @@ from tinycompress.compress.prune.schedules import (
     cubic as cubic,
     exponential as exponential,
     linear as linear,
+)
+from tinycompress.compress.prune.sensitivity import (
+    PruneConfig as PruneConfig,
+    PrunedLayer as PrunedLayer,
+    PruneSensitivity as PruneSensitivity,
 )
 from tinycompress.compress.prune.sparsity import (
     LayerSparsity as LayerSparsity,

@@ -7,8 +7,7 @@ loss may fall by chance), and ``n[l, b]`` its bytes. Wanted is::
 
     the choice of b for each l with the smallest Σ d[l, b],  among those with Σ n[l, b] ≤ budget
 
-The choice is exact: layer by layer, keep only the combinations that no other one beats in both
-bytes and damage (:func:`cheapest`). That damages add up is an assumption (Dong et al. 2019,
+The choice is exact (``../knapsack.py``). That damages add up is an assumption (Dong et al. 2019,
 arXiv:1911.03852, choose by a sum like this one); they nearly do while they are small. At two or
 three bits they do not, so the sum only says where to begin. The whole model is then measured with
 this choice, with the same bits everywhere, and with what lies one step beside the better of them
@@ -30,17 +29,16 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from tinycompress import nn
+from tinycompress.compress.answers import team_of
+from tinycompress.compress.knapsack import Option, best_sum
 from tinycompress.compress.quantize.config import QuantConfig
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.registry import REPLACEMENTS
-from tinycompress.compress.quantize.sensitivity import Bench, LayerSensitivity, team_of
+from tinycompress.compress.quantize.sensitivity import Bench, LayerSensitivity
 from tinycompress.data import Dataset
 from tinycompress.tables import as_text, table_of
 from tinycompress.train import Workers
 
-MOST = 4096
-"""How many combinations are kept from layer to layer. With more, the best of each stretch of bytes:
-the choice is then the best up to one part in 4,096 of the budget per layer."""
 ROUNDS, NEAR = 8, 24
 """How many steps aside at most, and how many models are measured at each."""
 
@@ -298,21 +296,4 @@ def cheapest(widths: Sequence[Sequence[Width]], allowed: int) -> tuple[Width, ..
 
     None where nothing fits. Of equals, the one of fewer bytes.
     """
-    kept: list[tuple[int, float, tuple[Width, ...]]] = [(0, 0.0, ())]
-    for row in widths:
-        longer = [(b + w.bytes, d + w.divergence, (*c, w)) for b, d, c in kept for w in row]
-        kept = _unbeaten([each for each in longer if each[0] <= allowed], allowed)
-    return kept[-1][2] if kept else None
-
-
-def _unbeaten(found: list[Any], allowed: int) -> list[Any]:
-    """Those that none of fewer or as many bytes is as good as; the best ones come last."""
-    found.sort(key=lambda each: each[:2])
-    kept: list[Any] = []
-    for each in found:
-        if not kept or each[1] < kept[-1][1]:
-            kept.append(each)
-    if len(kept) <= MOST:
-        return kept
-    stretches = {each[0] * MOST // allowed: each for each in reversed(kept)}  # the smallest of each
-    return sorted({id(e): e for e in (*stretches.values(), kept[-1])}.values(), key=lambda e: e[:2])
+    return best_sum([[Option(w.bytes, w.divergence, w) for w in row] for row in widths], allowed)

@@ -11,7 +11,6 @@ What layers lose one by one adds up only roughly: the last row quantizes them al
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,14 +19,7 @@ from rich.table import Table
 
 from tinycompress import nn
 from tinycompress.backend import to_numpy
-from tinycompress.compress.answers import (
-    Answers,
-    check_labels,
-    compared,
-    labels_of,
-    outputs_of,
-    snr_db,
-)
+from tinycompress.compress.answers import Answers, Reference, check_labels, snr_db, team_of
 from tinycompress.compress.quantize.config import QuantConfig
 from tinycompress.compress.quantize.fold import fold_batch_norm
 from tinycompress.compress.quantize.model import quantize
@@ -139,11 +131,6 @@ def quantization_sensitivity(
         )
 
 
-def team_of(workers: Workers | int | str | None) -> Any:
-    """A context with workers: those given, or new ones."""
-    return nullcontext(workers) if isinstance(workers, Workers) else Workers(workers)
-
-
 class Bench:
     """A model in floats and what it answers, to measure quantized ones against.
 
@@ -160,7 +147,7 @@ class Bench:
         self, model: nn.Module, config: QuantConfig, data: Dataset, calibration: Any, team: Workers
     ) -> None:
         check_labels("sensitivity", data)
-        self.config, self.data, self.team = config, data, team
+        self.config, self.data = config, data
         static = config.activations is not None and not config.dynamic
         if static and calibration is None:
             calibration = data.take(min(CALIBRATION, len(data)))
@@ -174,9 +161,8 @@ class Bench:
             if replacement_for(layer) is not None
             and (own := config.for_layer(name, layer)) is not None
         ]
-        self.outputs = outputs_of(self.model, data, team)
-        self.labels = labels_of("sensitivity", data, self.outputs.shape[1])
-        self.before = compared(self.outputs, self.outputs, self.labels)
+        self.reference = Reference("sensitivity", self.model, data, team)
+        self.before = self.reference.before
 
     def quantized(self, config: QuantConfig) -> nn.Module:
         """The model, quantized so."""
@@ -187,14 +173,14 @@ class Bench:
         config = self.config.replace(overrides=((name, own), ("*", None)))
         model = self.quantized(config)
         kind = type(self.model.get_submodule(name)).__name__
-        answers = compared(outputs_of(model, self.data, self.team), self.outputs, self.labels)
+        answers = self.reference.of(model)
         snr = self._weight_snr(model, [name])
         return self._row(name, kind, (own.bits, own.activations), answers, snr)
 
     def together(self, config: QuantConfig) -> LayerSensitivity:
         """Measure the model with all layers quantized."""
         model = self.quantized(config)
-        answers = compared(outputs_of(model, self.data, self.team), self.outputs, self.labels)
+        answers = self.reference.of(model)
         widths = {config.for_layer(n, self.model.get_submodule(n)) for n, _ in self.layers}
         bits = {(c.bits, c.activations) for c in widths if c is not None}
         snr = self._weight_snr(model, [name for name, _ in self.layers])
@@ -223,13 +209,9 @@ class Bench:
             kind=kind,
             bits=bits[0],
             activations=bits[1],
-            accuracy=answers.accuracy,
-            drop=100 * (self.before.accuracy - answers.accuracy),
-            loss=answers.loss,
-            loss_increase=answers.loss - self.before.loss,
-            divergence=answers.divergence,
             weight_snr_db=weight_snr_db,
             output_snr_db=answers.snr_db,
+            **self.reference.costs(answers),
         )
 
 
