@@ -11,7 +11,7 @@ import tinycompress as tc
 from tinycompress import nn
 from tinycompress.cli import common, options, output, pruning as given
 from tinycompress.cli.options import ImportanceName, RampName, ScopeName, choices
-from tinycompress.cli.recipe import check_rate, optimizer_for, rates_for, train_one_cycle
+from tinycompress.cli.recipe import CLIP_NORM, check_rate, optimizer_for, rates_for, train_one_cycle
 from tinycompress.compress.prune import PruneConfig, choose_sparsities, prune_iteratively
 from tinycompress.compress.prune.amounts import check_sparsity
 from tinycompress.data import Dataset
@@ -259,6 +259,7 @@ class _Job:
             rates=rates_for(train_set, epochs, fit["batch_size"]),
             schedule=self.schedule or "exponential",
             importance=self.importance.value,
+            clip_grad_norm=CLIP_NORM,
             progress=output.show_progress(),
             **self.how | fit,
         )
