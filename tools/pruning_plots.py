@@ -1,0 +1,94 @@
+"""The pictures of docs/pruning.md, and the numbers in them.
+
+    python tools/pruning_plots.py
+
+Trains LeNet-300-100 for three epochs on the sample that comes with the package, prunes it by every
+criterion that needs no training, and writes ``docs/images/pruning-*.svg``. Needs matplotlib:
+``pip install 'tinycompress[plot]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+import tinycompress as tc
+from tinycompress import models, optim
+
+FOLDER = Path("docs/images")
+SIZE = (7.0, 3.2)  # inches
+CRITERIA = ("magnitude", "l2", "taylor", "gradient", "snip", "random")
+SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
+
+
+def trained_lenet() -> tuple[Any, Any, Any]:
+    tc.manual_seed(0)
+    train, test = tc.data.mnist()
+    model = models.LeNet300100()
+    tc.fit(model, train, 3, optim.SGD(model.parameters(), lr=0.05, momentum=0.9))
+    return model.eval(), train, test
+
+
+def histograms(model: Any, train: Any) -> None:
+    """The weights of fc1 before pruning, and the nonzero ones of it after it and after training."""
+    thin = tc.prune(model, 0.9)
+    again = thin.copy()
+    tc.fit(again, train, 1, optim.SGD(again.parameters(), lr=0.05, momentum=0.9))
+    figure, axes = plt.subplots(1, 3, figsize=SIZE, sharex=True, sharey=True)
+    bins = np.linspace(-0.25, 0.25, 101)
+    print("fc1                weights that are not 0   smallest of these")
+    for axis, (title, net) in zip(
+        axes,
+        {"dense": model, "90% pruned": thin, "and trained again": again}.items(),
+        strict=True,
+    ):
+        w = net.fc1.weight.data
+        w = w[w != 0]
+        axis.hist(w, bins=bins, color="tab:blue")
+        axis.set(title=title, xlabel="weight of fc1", yscale="log")
+        print(f"{title:18}{w.size:23,}{np.abs(w).min():20.5f}")
+    axes[0].set_ylabel("how many")
+    save(figure, "pruning-histograms")
+
+
+def criteria(model: Any, train: Any, test: Any) -> None:
+    """Accuracy against sparsity by each criterion, in one shot and without training after."""
+    figure, axis = plt.subplots(figsize=SIZE)
+    few = train.take(1024)
+    print(f"\naccuracy in percent{'':3}" + "".join(f"{s:>8.0%}" for s in SPARSITIES))
+    for name in CRITERIA:
+        found = [
+            100 * tc.evaluate(tc.prune(model, s, name, data=few), test).accuracy for s in SPARSITIES
+        ]
+        axis.plot([100 * s for s in SPARSITIES], found, "o-", markersize=3, label=name)
+        print(f"{name:22}" + "".join(f"{f:8.2f}" for f in found))
+    axis.set(xlabel="weights that are 0, percent", ylabel="accuracy, percent")
+    axis.legend(fontsize=8, frameon=False)
+    save(figure, "pruning-criteria")
+
+
+def save(figure: Any, name: str) -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    figure.tight_layout()
+    figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
+    plt.close(figure)
+
+
+def main() -> None:
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
+    plt.rcParams.update({"svg.hashsalt": "tinycompress", "svg.fonttype": "none", "font.size": 9})
+    model, train, test = trained_lenet()
+    histograms(model, train)
+    criteria(model, train, test)
+
+
+if __name__ == "__main__":
+    main()
