@@ -45,3 +45,7 @@ print(tc.sparsity_report(thin))  # zeros are counted in the weights, not in the 
 # 3. A mask alone saves nothing: memory holds every zero. The file writes a zero as a bit or less.
 print(f"\nthe model in a file: {tc.save(model, 'dense.tcz'):,} bytes")
 print(f"95% pruned:          {tc.save(thin, 'pruned.tcz'):,} bytes")
+
+# 4. Channels that are really gone do save time. (docs/pruning.md: all of pruning)
+slim = tc.remove_channels(model, 0.5)
+print(f"\n{tc.pruning_report(model, slim, test).says()}")
