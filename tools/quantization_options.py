@@ -1,6 +1,6 @@
 """What each option of quantization after training changes, on digits that training never saw.
 
-    python tools/quantization_options.py --data-dir FOLDER --json results/quantization-options.json
+    python tools/quantization_options.py --data-dir FOLDER --json results/quantization/options.json
 
 Trains LeNet-5, and the same with batch norm after each convolution, on 50,000 of MNIST's training
 images, once. Then it quantizes them in many ways and measures each on the other 10,000, so that the
