@@ -65,7 +65,8 @@ def convert(model: nn.Module) -> nn.Module:
         )
     _check_seen(model)
     model = model.copy().eval()
-    new = {id(m): _converted(m) for m in model.modules() if _changes(m)}
+    device = model.device
+    new = {id(m): _converted(m).to(device) for m in model.modules() if _changes(m)}
     return replace_layers(model, new).eval()
 
 

@@ -115,7 +115,7 @@ def _with_prepared_layers(model: nn.Module, config: QuantConfig) -> nn.Module:
             if type(layer) in WEIGHTED and own is not None:
                 new[id(layer)] = WEIGHTED[type(layer)].of(layer, own, label)
             elif type(layer) in JOINING and own is not None and own.activations is not None:
-                new[id(layer)] = JOINING[type(layer)].of(layer, own, label)
+                new[id(layer)] = JOINING[type(layer)].of(layer, own, label).to(model.device)
         except (ValueError, TypeError) as error:
             problems.append(str(error))
     if problems:

@@ -86,12 +86,14 @@ class PreparedLayer(Switched):
             new = cls(**layer.config())
         new.weight, new.bias = layer.weight, layer.bias
         new.quantization, new.label, new.relu = quantization, label, False
-        new.weight_quantizer = WeightQuantizer(quantization, layer.weight.shape, label)
+        device = layer.weight.device
+        new.weight_quantizer = WeightQuantizer(quantization, layer.weight.shape, label).to(device)
         new.weight_quantizer.start(layer.weight.data)
         new.input_quantizer = new.output_quantizer = None
         if quantization.activations is not None:
-            new.input_quantizer = ActivationQuantizer(quantization, f"the input of {label}")
-            new.output_quantizer = ActivationQuantizer(quantization, label)
+            incoming = f"the input of {label}"
+            new.input_quantizer = ActivationQuantizer(quantization, incoming).to(device)
+            new.output_quantizer = ActivationQuantizer(quantization, label).to(device)
         return new.train(layer.training)
 
     # ------------------------------------------------------------------------------- computing
@@ -103,7 +105,8 @@ class PreparedLayer(Switched):
         if not self.rounding or isinstance(x, Unrounded):
             y = self._floats(x.dequantize())
             return self._given(y.relu() if self.relu else y)
-        return self._codes(x)
+        with on_device(self.weight.data):
+            return self._codes(x)
 
     def _incoming(self, x: Any) -> QTensor:
         if isinstance(x, QTensor):
@@ -142,8 +145,7 @@ class PreparedLayer(Switched):
         q = self.quantization
         highest = max(abs(end) for end in x.grid.steps), 1 if q.bits == 1 else q.target.qmax
         op, options = type(self).product, self._options()
-        with on_device(x_steps.data):
-            product = multiplied(x_steps.data, w_steps.data, bias, highest, op, options)
+        product = multiplied(x_steps.data, w_steps.data, bias, highest, op, options)
         if product.reach > INT32_LARGEST:
             whole = to_numpy(w_steps.data).astype(np.int64)
             check_accumulator(self.label, whole, x.grid.steps, to_numpy(bias))

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinycompress import nn
-from tinycompress.backend import on_device
+from tinycompress.backend import array_module, on_device
 from tinycompress.compress.quantize.integer import (
     IntegerAdaptiveAvgPool2d,
     IntegerAvgPool2d,
@@ -64,10 +62,10 @@ class PreparedDropout(nn.Dropout):
             return x
         steps = x.steps()
         with on_device(steps.data):
-            ones = Tensor(np.ones_like(steps.data))
-        kept = super().forward(ones).data != 0
+            ones = Tensor(array_module(steps.data).ones_like(steps.data))
+            kept = Tensor((super().forward(ones).data != 0).astype(steps.dtype))
         grid = x.grid if self.p == 1 else x.grid._replace(scale=as_scale(x) / (1 - self.p))
-        return type(x).from_steps(steps * Tensor(kept.astype(steps.dtype)), grid)
+        return type(x).from_steps(steps * kept, grid)
 
 
 PASSING: dict[type[nn.Module], type[nn.Module]] = {

@@ -93,19 +93,19 @@ class WeightQuantizer(nn.Module):
         if self.zero_point is not None:
             self.zero_point = found.zero_point
         if self.step is not None:
-            self.step.data[...] = self._first_step(w, found)
+            with on_device(w):
+                self.step.data[...] = self._first_step(w, found)
 
     def _first_step(self, w: Array, found: QuantizedWeight) -> Array:
         q = self.quantization
         if q.bits == 1 or q.scheme == "affine":
             return found.scale
-        with on_device(w):
-            xp = array_module(w)
-            # Of the weights that are there: a pruned layer's mean would be far too small.
-            count = reduce_blocks(lambda b: (b != 0).sum(axis=-1), w, q.axis, q.group_size)
-            total = reduce_blocks(lambda b: b.sum(axis=-1), xp.abs(w), q.axis, q.group_size)
-            step = 2 * total / xp.maximum(count, 1) / np.sqrt(q.target.qmax)
-            return xp.where(step > SMALLEST_SCALE, step, 1)
+        xp = array_module(w)
+        # Of the weights that are there: a pruned layer's mean would be far too small.
+        count = reduce_blocks(lambda b: (b != 0).sum(axis=-1), w, q.axis, q.group_size)
+        total = reduce_blocks(lambda b: b.sum(axis=-1), xp.abs(w), q.axis, q.group_size)
+        step = 2 * total / xp.maximum(count, 1) / np.sqrt(q.target.qmax)
+        return xp.where(step > SMALLEST_SCALE, step, 1)
 
     # ------------------------------------------------------------------------------- computing
 
