@@ -21,6 +21,7 @@ from tinycompress.train.evaluate import (
 )
 from tinycompress.train.fit import fit as fit
 from tinycompress.train.history import Epoch as Epoch, History as History
+from tinycompress.train.max_norm import MaxNorm as MaxNorm
 from tinycompress.train.objective import Objective as Objective, Supervised as Supervised
 from tinycompress.train.processes import WorkerError as WorkerError
 from tinycompress.train.progress import ProgressBar as ProgressBar
