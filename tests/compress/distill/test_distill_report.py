@@ -197,6 +197,14 @@ def test_with_alpha_zero_the_two_are_the_same_student(teacher):
     assert report.alone[0].errors == report.distilled[0].errors
 
 
+def test_a_trial_with_few_labels_trains_both_on_these(teacher):
+    few = few_labels(blobs(60), 2)
+    report = distillation_trial(
+        teacher, plain_student, few, blobs(100, seed=2), epochs=1, seeds=(1,), alpha=0.5, workers=1
+    )
+    assert report.count == 100
+
+
 def test_a_trial_leaves_the_teacher_alone(teacher):
     before = bits(teacher)
     distillation_trial(teacher, plain_student, blobs(40), blobs(40), epochs=1, seeds=(1,))

@@ -82,6 +82,18 @@ def test_sets_are_joined_and_labels_become_targets():
         joined(labelled, unlabelled(labelled.images, 3))
 
 
+def test_targets_that_are_no_shares_are_refused(teacher):
+    images = blobs(3).images
+    for targets, message in [
+        (np.ones((3, CLASSES)), "row 0 is"),
+        (np.eye(CLASSES)[[0, 1, 2]] * [[1], [1], [-1]], "row 2 is"),
+        (np.zeros((3, 4)), r"targets \(N, 5\), got \(3, 4\)"),
+    ]:
+        data = Dataset(images, targets.astype(np.float32))
+        with pytest.raises(ValueError, match=message):
+            distill(teacher, plain_student(), data, epochs=1)
+
+
 def test_transfer_sets_on_every_device(teacher, device):
     data = blobs(60).to(device)
     sets = [

@@ -16,8 +16,10 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from tinycompress import optim
-from tinycompress.backend import array_module, on_device
+from tinycompress.backend import array_module, on_device, to_numpy
 from tinycompress.compress.distill.adapters import learned_adapters
 from tinycompress.compress.distill.objective import (
     DistillationObjective,
@@ -101,12 +103,34 @@ def distill(
 
 
 def with_labels(data: Dataset, classes: int) -> Dataset:
-    """``data``; where it has images alone, with targets (N, K) that say that nobody knows."""
+    """``data``; where it has images alone, with targets (N, K) that say that nobody knows.
+
+    Raises:
+        ValueError: targets of another shape, or rows that are no shares of the classes.
+    """
     if len(data.arrays) > 1:
+        if data.labels.dtype.kind == "f":
+            _check_targets(to_numpy(data.labels), classes)
         return data
     with on_device(data.images):
         nothing = array_module(data.images).zeros((len(data), classes), data.images.dtype)
     return Dataset(data.images, nothing, name=data.name)
+
+
+def _check_targets(targets: np.ndarray, classes: int) -> None:
+    if targets.ndim != 2 or targets.shape[1] != classes:
+        raise ValueError(
+            f"distill: labels must be class numbers (N,) or targets (N, {classes}), got "
+            f"{targets.shape}"
+        )
+    sums = targets.sum(axis=1)
+    bad = (targets < 0).any(axis=1) | ((abs(sums - 1) > 1e-3) & (sums != 0))
+    if bad.any():
+        first = int(bad.argmax())
+        raise ValueError(
+            "distill: a row of targets must be shares ≥ 0 that add up to 1, or zeros where the "
+            f"label is missing; row {first} is {targets[first]}"
+        )
 
 
 def _looks_at_layers(term: Term) -> bool:

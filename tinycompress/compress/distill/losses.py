@@ -78,7 +78,7 @@ def soft_target_loss(
     log_p = F.log_softmax(z_t / temperature, axis=1)
     if not isinstance(weight, Tensor):
         divergence = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
-        return (weight * temperature**2) * divergence
+        return weight * (temperature**2 * divergence)
     each = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(axis=1)  # (N, K) -> (N)
     return temperature**2 * (weight.to(each.dtype) * each).mean()
 

@@ -24,11 +24,13 @@ from tinycompress.compress.answers import check_labels, labels_of
 from tinycompress.compress.distill.calibration import expected_calibration_error
 from tinycompress.compress.distill.ensemble import Ensemble
 from tinycompress.compress.distill.learning import distill
+from tinycompress.compress.distill.losses import label_loss
 from tinycompress.compress.distill.objective import Teachers, teacher_list
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
 from tinycompress.train.evaluate import predict
 from tinycompress.train.fit import fit
+from tinycompress.train.objective import Supervised
 from tinycompress.train.workers import Workers
 
 
@@ -191,7 +193,8 @@ def distillation_trial(
         start = make_student()
         random.manual_seed(seed)
         student = start.copy()
-        fit(student, train, seed=seed, **_made(student, {**recipe, **of_fit, **(alone or {})}))
+        own = _made(student, {**recipe, **of_fit, **(alone or {})})
+        fit(student, train, objective=Supervised(label_loss), seed=seed, **own)
         random.manual_seed(seed)
         pupils.append(
             distill(teacher, start, train, seed=seed, **_made(start, {**recipe, **options}))
