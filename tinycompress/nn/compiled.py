@@ -35,6 +35,9 @@ def compile(model: Module) -> Compiled:
     Returns:
         A module that takes arrays or tensors, in evaluation mode, and records nothing. It is a
         snapshot: train, convert, move and save ``model``, and compile that again.
+
+    Raises:
+        TypeError: ``model`` is no module.
     """
     if not isinstance(model, Module):
         raise TypeError(f"compile: expected a Module, got {type(model).__name__}")

@@ -48,10 +48,11 @@ class Head(NamedTuple):
     Attributes:
         run: ``run(x, weight, bias, steps=steps, **options)``: the layer's function, and the steps.
         op: the same of ``ops/``: on arrays, unchecked, and with ``keep=False`` without derivative.
-        weight: (O, C, ...). Output channel o is made with ``weight[o]`` alone, linearly.
+        weight: (O, C, ...) floats. Output channel o is made with ``weight[o]`` alone, linearly.
         bias: (O), or None.
         options: the function's other arguments.
-        axes: how many axes the input has where axis 1 of the output is the O channels.
+        axes: of an input for which axis 1 of the output is the O channels: 4 for images, 2 for
+            features.
         windows: whether one of the steps may be a pooling.
     """
 
@@ -168,7 +169,7 @@ class Chain:
         self.steps: list[Step] = []
 
     def take(self, module: Module, part: Part | None) -> bool:
-        """Append ``module``, which is ``part``, if it can be the next one."""
+        """Append ``module``, which is ``part``, if it can be the next one; say whether it could."""
         if isinstance(part, Step):
             if part.window is not None and not self._has_room_for_a_window():
                 return False

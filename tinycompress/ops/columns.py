@@ -93,11 +93,9 @@ class WidthColumns:
 
 
 def convolve_back(turned: Any, d: Array, dx: Array, g: Geometry) -> None:
-    """The gradient of the image as a convolution of ``d``: with ``turned``, made for that."""
+    """The gradient of the image as a convolution of ``d`` by ``turned``, into ``dx``."""
     R, n, W, C = dx.shape
-    t = array_module(d).empty(
-        (R, n * W, C), d.dtype
-    )  # it adds up in the cache, and then goes there
+    t = array_module(d).empty((R, n * W, C), d.dtype)  # kernel rows add up here, in the cache
     turned.forward(d.reshape(g.oh, n, g.ow, g.O), t)
     dx[...] = t.reshape(dx.shape)
 

@@ -42,7 +42,7 @@ FEW_CHANNELS = 8
 
 
 def path_of(g: Geometry) -> Any:
-    """The way in which a convolution of this shape is computed."""
+    """The class that computes a convolution of this shape; all have WidthColumns's methods."""
     if g.G > 1 and g.Cg == 1:
         return Depthwise  # multiply and add, tap by tap
     few = max(1, min(FEW_CHANNELS, g.phase_width // 2))  # the rows are long against the channels
@@ -64,7 +64,8 @@ def conv2d(
 ) -> Result:
     """x (N, C, H, W), w (O, C/groups, kh, kw), b (O) → y (N, O, oh, ow), and the steps on that.
 
-    Without ``keep`` there is no derivative, and nothing is computed for its sake.
+    All of one float dtype; arguments are checked in ``functional/layers.py``. Without ``keep``
+    there is no derivative, and nothing is computed for its sake.
     """
     xp = array_module(x)
     chain = Chain(steps, b)

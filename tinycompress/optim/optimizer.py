@@ -6,7 +6,7 @@ groups of parameters with options of their own, the arrays that a rule keeps fro
 saving and loading, and masks. Read next ``sgd.py``, ``rmsprop.py``, ``adam.py``, each a little
 harder than the one before.
 
-A subclass says three things::
+A subclass says four things::
 
     class SGD(Optimizer):
         rules = {"lr": non_negative, ...}      # its options, and what each may be

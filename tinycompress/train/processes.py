@@ -90,6 +90,10 @@ class Processes:
         """``[work(p) for p in pieces]``, each worker a run of neighbours.
 
         Layers are fused there as they would be on this thread.
+
+        Raises:
+            WorkerError: a worker died, hung, or has something that cannot be sent. This, and any
+                error of a piece, closes the workers.
         """
         number = next(i for i, known in enumerate(self.works) if known is work)
         self.state.publish()
@@ -192,7 +196,7 @@ class Processes:
         here.close()
         for sibling in self._workers:  # or its pipe would stay open when this process's closes
             sibling.pipe.close()
-        threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+        threading.Thread(target=_end_without, args=(parent,), daemon=True).start()
         poll = _poll_of(pipe)
         while True:
             try:
@@ -225,8 +229,8 @@ class _Remote(Exception):
         super().__init__(f"\n\nin a worker process:\n{trace}")
 
 
-def _leave_with(parent: int) -> None:
-    """End this process, whatever it does, soon after its parent is gone."""
+def _end_without(parent: int) -> None:
+    """End this process, whatever it does, within a second of its parent's end."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -248,6 +252,7 @@ def _wait(poll: Any, seconds: float | None = None) -> bool:
 
 
 def _shares(pieces: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """``pieces`` in ``count`` runs of neighbours, as even as can be; some may be empty."""
     n = len(pieces)
     return [pieces[n * k // count : n * (k + 1) // count] for k in range(count)]
 

@@ -26,9 +26,8 @@ from tinycompress.nn import Module, Parameter
 from tinycompress.tensor import Tensor
 
 PLAIN = frozenset({int, float, complex, str, bytes, bool, type(None)})
-SHARED = frozenset(
-    {"training", "_buffers"}
-)  # of a module: seen by the workers, see shared_state.py
+SHARED = frozenset({"training", "_buffers"})
+"""Attributes of a module that workers see as they are now, by ``shared_state.py``."""
 
 
 class Reached:
@@ -81,7 +80,7 @@ def _into_object(item: Any) -> Iterable[Any]:
     return [*getattr(item, "__dict__", {}).values(), *slots, *_methods(kind)]
 
 
-LOOKS: list[tuple[Any, Look]] = [  # the first kind that fits
+LOOKS: list[tuple[Any, Look]] = [  # (kinds, what is inside); the first kind that fits counts
     (Module, _into_module),
     (Parameter, lambda item: (item.requires_grad,)),
     (dict, lambda item: [*item, *item.values()]),
@@ -138,6 +137,7 @@ def _names(code: CodeType) -> tuple[str, ...]:
 
 
 def _counts(value: Any, home: str) -> bool:
+    """Whether a global value belongs to the signature of a function of the package ``home``."""
     if type(value) in PLAIN or isinstance(value, Module | Parameter | dict | list | tuple | set):
         return True
     if isinstance(value, ModuleType | type):

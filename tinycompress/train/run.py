@@ -52,6 +52,9 @@ class Run:
         stopped: whether somebody called :meth:`stop`.
         steps_per_epoch: batches in an epoch.
         params, names: the parameters that are trained in this epoch.
+        flat: all parameters side by side (``optim/flat.py``), or None where they cannot lie so.
+        watch: computes the steps, and looks for NaN in their losses (``diagnose.py``).
+        settings: what must be the same where a run is resumed (``resume.py``).
     """
 
     model: Module

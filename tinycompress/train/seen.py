@@ -61,6 +61,7 @@ class Seen:
 
     @property
     def images_per_second(self) -> float:
+        """Samples, whatever they are, per second of :attr:`seconds`."""
         return self.count / max(self.seconds, 1e-9)
 
     def to_dict(self) -> dict[str, Any]:

@@ -45,8 +45,14 @@ class Shard(NamedTuple):
 
 
 class ShardResult(NamedTuple):
-    """Its weighted loss, its outputs, what the layers noted, and the gradients, unless they were
-    left in the shared memory."""
+    """What became of a shard.
+
+    Attributes:
+        loss: its mean loss times its share of the batch, a 0-d array.
+        outputs: the model's, (n, ...).
+        notes: what the layers noted (``nn/notes.py``).
+        gradients: one array per parameter, times the share; None where they lie in the slots.
+    """
 
     loss: Array
     outputs: Array
@@ -55,7 +61,11 @@ class ShardResult(NamedTuple):
 
 
 def shard_slices(count: int, shard_size: int) -> list[slice]:
-    """``0 … count`` in the fewest pieces of at most ``shard_size``; sizes differ by at most 1."""
+    """``0 … count`` in the fewest pieces of at most ``shard_size``; sizes differ by at most 1.
+
+    Raises:
+        ValueError: ``shard_size`` is below 1.
+    """
     if shard_size < 1:
         raise ValueError(f"shard_size must be ≥ 1, got {shard_size}")
     pieces = -(-count // shard_size)

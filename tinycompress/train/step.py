@@ -62,7 +62,8 @@ class Stepper:
         arrays: the data set's arrays; steps then name rows of it.
         augment: changes the first array of each shard; its random numbers follow from the step's
             ``stream`` and the shard's number.
-        flat: holds the parameters and gets the gradients (``optim/flat.py``).
+        flat: holds the parameters and gets the gradients (``optim/flat.py``); None: they lie in
+            memory of their own.
     """
 
     def __init__(
@@ -133,7 +134,7 @@ def value_and_grad(
         params: what to differentiate by; None for every parameter that requires gradients.
         shard_size: the most samples in one shard.
         workers: a running :class:`Workers`, which for many steps is much the faster; or how many
-            threads to start for this one, "auto" or None for one per core.
+            threads to start for this one step, "auto" or None for one per core.
         key: the number that dropout masks follow from; None draws one (see ``random.py``).
 
     Raises:
