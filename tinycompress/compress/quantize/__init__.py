@@ -1,11 +1,12 @@
 """Quantization: weights as whole numbers of few bits.
 
-Read in this order: ``article.py`` (the article's formula), ``ranges.py``, ``blocks.py`` and
-``affine.py`` (the mathematics that replaces it), ``binary.py`` (one bit), ``fake.py`` (rounding
-with a derivative), ``config.py``, ``weights.py``, ``layers.py``, ``registry.py``, ``model.py``
-(``tc.quantize``), ``report.py`` (what each layer lost); then ``qtensor.py``, ``fixed_point.py``,
-``exact.py`` and ``integer/`` (the integer engine); ``straight_through.py``, ``qat/``,
-``prepare.py`` and ``convert.py`` (quantization in training).
+In this order: numbers (``article.py`` … ``fake.py``), layers with codes for weights (``config.py``
+… ``registry.py``), the integer engine (``qtensor.py``, ``fixed_point.py``, ``exact.py``,
+``integer/``), ranges of activations (``histogram.py``, ``observers.py``), training for codes
+(``straight_through.py``, ``qat/``, ``prepare.py``, ``convert.py``), losing less without it
+(``equalize.py``, ``bias_correction.py``, ``adaround.py``); then ``model.py``, which is
+``tc.quantize``, and what each layer lost (``report.py``, ``sensitivity.py``, ``mixed.py``).
+docs/reading.md has every file in its place, docs/quantization.md the formulas in theirs.
 """
 
 from tinycompress.compress.quantize.adaround import adaround as adaround

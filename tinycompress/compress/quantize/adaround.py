@@ -219,7 +219,7 @@ def _rectified_sigmoid(v: Array) -> Result:
 
 
 def _undecided(h: Array, beta: float) -> Result:
-    """``Σ (1 − |2h − 1|^β)``: how many are neither 0 nor 1."""
+    """``Σ (1 − |2h − 1|^β)``: near 0 or 1 an h counts 0, at ½ it counts 1."""
     xp = array_module(h)
     t = 2 * h - 1
     power = xp.abs(t) ** (beta - 1)  # |t|^(β−1); times |t| it is the term, times sign(t) the slope

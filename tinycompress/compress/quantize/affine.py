@@ -11,8 +11,8 @@ of it differs from other libraries:
 
 - the range always includes 0, and 0 has a code of its own: padding, ReLU and pruned weights stay
   exactly 0;
-- x is *divided* by the scale. Multiplying by 1/scale is faster and gives another code for about
-  five numbers in a million (torch does it);
+- x is *divided* by the scale. Multiplying by 1/scale is faster, and now and then gives another
+  code (torch does it);
 - ties round to even, and the zero point is added *after* rounding, so that a tie does not depend
   on it;
 - clipping comes *before* the cast to integers, which is undefined for what does not fit.

@@ -27,7 +27,11 @@ Shape = tuple[int, ...]
 
 
 def block_shape(shape: Shape, axis: int | None, group: int | None = None) -> Shape:
-    """The shape of ``scale`` and ``zero_point`` for data of ``shape``."""
+    """The shape of ``scale`` and ``zero_point`` for data of ``shape``.
+
+    Raises:
+        ValueError: an axis that is not there, a group without an axis or below 1.
+    """
     if axis is None:
         if group is not None:
             raise ValueError("groups are cut from the slices of an axis: give axis as well")
@@ -44,7 +48,10 @@ def block_shape(shape: Shape, axis: int | None, group: int | None = None) -> Sha
 def reduce_blocks(
     reduce: Callable[[Array], Array], x: Array, axis: int | None, group: int | None = None
 ) -> Array:
-    """``reduce`` (over the last axis of what it gets) of each block of ``x``."""
+    """``reduce`` (over the last axis of what it gets) of each block of ``x``, one number for each.
+
+    With groups it is called with (C, groups, g), and once more for the ragged last group.
+    """
     block_shape(x.shape, axis, group)
     if axis is None:
         return reduce(x.reshape(1, -1))  # -> (1)
@@ -59,7 +66,11 @@ def reduce_blocks(
 
 
 def spread(values: Array, shape: Shape, axis: int | None, group: int | None = None) -> Array:
-    """One number per block, reshaped or repeated so that it broadcasts against ``shape``."""
+    """One number per block, reshaped or repeated so that it broadcasts against ``shape``.
+
+    Raises:
+        ValueError: ``values`` are not of the shape that :func:`block_shape` gives.
+    """
     expected = block_shape(shape, axis, group)
     if values.shape != expected:
         raise ValueError(

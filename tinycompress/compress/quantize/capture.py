@@ -1,4 +1,7 @@
-"""What goes into a layer, and what comes out of it, while a model runs over some data."""
+"""What goes into a layer, and what comes out of it, while a model runs over some data.
+
+Bias correction and AdaRound compare these between a float model and a rounded one.
+"""
 
 from __future__ import annotations
 
@@ -20,15 +23,49 @@ Look = Callable[[str, Array, Array], None]
 
 
 def images_of(data: Any) -> Array:
-    """The images of an array or a data set.
+    """The images (N, ...) of an array or a data set.
 
     Raises:
-        ValueError: there are none.
+        TypeError: it is neither.
+        ValueError: it is no batch, or there are no images in it.
     """
-    images = data.images if isinstance(data, Dataset) else as_array(data)
-    if images.ndim == 0 or len(images) == 0:
-        raise ValueError("there are no images in the data")
+    wanted = "images must be an array (N, ...), a batch of what the model takes, or a data set"
+    try:
+        images = data.images if isinstance(data, Dataset) else as_array(data)
+    except TypeError:
+        raise TypeError(f"{wanted}, got {type(data).__name__}") from None
+    if images.size == 0 and images.ndim:
+        raise ValueError(f"there are no images in the data (shape {images.shape})")
+    if images.ndim < 2:
+        raise ValueError(f"{wanted}, got shape {images.shape}")
     return images
+
+
+def check_calibration(model: nn.Module, data: Any) -> None:
+    """Refuse data that ``model`` cannot be calibrated with, before anything is done with them.
+
+    Raises:
+        TypeError: they are no images, or of another dtype than the model.
+        ValueError: there are none, or NaN or infinity is among them.
+    """
+    images = images_of(data)
+    if images.dtype.kind != "f":
+        return
+    name, first = next(iter(model.named_parameters()), ("", None))
+    if first is not None and first.dtype != images.dtype:
+        raise TypeError(
+            f"the calibration data are {images.dtype}, and {name} is {first.dtype}; give them as "
+            f"{first.dtype}, by .astype({first.dtype.name!r})"
+        )
+    xp = array_module(images)
+    with on_device(images):
+        bad = ~xp.isfinite(images).reshape(len(images), -1).all(axis=1)
+        count = int(bad.sum())
+    if count:
+        raise ValueError(
+            f"the calibration data hold NaN or infinity in {count} of {len(images)} images, first "
+            f"in image {int(to_numpy(bad).argmax())}; leave those out"
+        )
 
 
 def batches(model: nn.Module, data: Any, batch_size: int) -> Iterator[Array]:
@@ -79,7 +116,10 @@ def inputs_and_outputs(
 ) -> tuple[Array, Array]:
     """All that goes into one layer and comes out, behind each other.
 
-    Where it is called with inputs of several sizes, those of the first one's.
+    Where it is called with inputs of several sizes, those of the first one's. It must be called.
+
+    Returns:
+        (N, ...) inputs and (N, ...) outputs, on the model's device.
     """
     seen: list[tuple[Array, Array]] = []
 

@@ -76,7 +76,7 @@ def _symmetric(h: Histogram, hi: float) -> Range:
 
 
 def least_error(h: Histogram, target: IntegerRange, scheme: str) -> Range:
-    """The range with the smallest squared error."""
+    """The range with the smallest squared error ``Σ (x − x̂)²``, each number at its bin's centre."""
     centres, counts = h.in_use()
 
     def cost(los: np.ndarray, his: np.ndarray) -> np.ndarray:

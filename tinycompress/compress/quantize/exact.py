@@ -37,7 +37,8 @@ MOST_BLOCKS = 6
 """One convolution in float64 takes about twice as long as in float32, and so do about 7 blocks."""
 
 Steps = tuple[int, int]
-"""The smallest (≤ 0) and the largest (≥ 0) ``code − zero point`` of an activation."""
+"""The smallest (≤ 0) and the largest (≥ 0) ``code − zero point`` of an activation. Steps on a grid
+are numbers; a :class:`Step` of ``ops/steps.py`` is an operation."""
 
 
 # ------------------------------------------------------------------------------- how large sums get
@@ -129,7 +130,7 @@ class Product:
     Args:
         codes: of the weights, (O, C / groups, kh, kw) or (O, C), on the host.
         bias: (O) whole numbers within int32, or None.
-        steps: of the activations.
+        steps: the smallest and the largest of the activations.
         device: where they will live.
         options: of :func:`tinycompress.ops.conv.conv2d`; None for a linear layer.
     """
@@ -161,8 +162,8 @@ class Product:
         """The sums, with the bias: whole numbers in float32, float64 or int32.
 
         Args:
-            x: steps, as floats: (N, C, H, W) or (..., C).
-            steps: what follows on the sums, channels last (``ops/steps.py``).
+            x: the activation, ``codes − zero point`` as floats: (N, C, H, W) or (..., C).
+            steps: operations that follow on the sums, channels last (``ops/steps.py``).
         """
         with on_device(x), np.errstate(all="ignore"):
             x = x.astype(self.dtype, copy=False)

@@ -2,7 +2,7 @@
 
     n_y = rint( Σ n / count )        n = code − zero point; padding is n = 0
 
-The mean of window stays on the grid of what comes in. It is rounded *before* the zero point is
+The mean of a window stays on the grid of what comes in. It is rounded *before* the zero point is
 added, as everywhere (``affine.py``), so that a tie does not depend on the zero point. Adding up and
 multiplying by 1/count, as an average of floats does, would decide some ties the wrong way: 3/6
 becomes 0.5 or a little more. Sums of codes are whole numbers, so they are exact in float64, and the

@@ -21,24 +21,34 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from tinycompress import nn
 from tinycompress.backend import to_numpy
 from tinycompress.compress.quantize.adaround import adaround as round_adaptively, on_grid
 from tinycompress.compress.quantize.bias_correction import correct_biases
-from tinycompress.compress.quantize.capture import images_of
-from tinycompress.compress.quantize.config import QuantConfig
+from tinycompress.compress.quantize.capture import check_calibration
+from tinycompress.compress.quantize.checks import (
+    check_layer,
+    check_model,
+    label_of,
+    nothing_to_dequantize,
+    nothing_to_quantize,
+)
+from tinycompress.compress.quantize.config import QuantConfig, without_learned_steps
 from tinycompress.compress.quantize.convert import convert
 from tinycompress.compress.quantize.dynamic import DYNAMIC, steps_of
 from tinycompress.compress.quantize.equalize import equalize as equalize_channels
 from tinycompress.compress.quantize.exact import check_accumulator
 from tinycompress.compress.quantize.fold import fold_batch_norm
 from tinycompress.compress.quantize.layers import QuantizedLayer
-from tinycompress.compress.quantize.prepare import prepare_qat
+from tinycompress.compress.quantize.prepare import prepared
 from tinycompress.compress.quantize.registry import REPLACEMENTS, replacement_for
 from tinycompress.compress.quantize.replacing import with_replaced
 from tinycompress.compress.quantize.weights import quantize_weight
+
+NO_STEPS = (
+    "learn_step=True is for training: tc.prepare_qat, tc.fit and tc.convert learn the steps; to "
+    "quantize without training leave it out"
+)
 
 
 def quantize(
@@ -72,9 +82,10 @@ def quantize(
     Raises:
         ValueError: there is nothing to quantize, or something cannot be; all of it is named, and
             nothing was changed.
+        TypeError: ``model`` is no module, or ``config`` no QuantConfig.
     """
-    _check_model("quantize", model)
-    config = _resolved(config, calibration, weights_only)
+    check_model("quantize", model)
+    config = _resolved(config, model, calibration, weights_only)
     options = {"adaround": adaround, "bias_correction": bias_correction}
     problems = _problems(model, config, calibration, [name for name, on in options.items() if on])
     if problems:
@@ -102,30 +113,28 @@ def dequantize(model: nn.Module) -> nn.Module:
     pruned weights are not brought back: prune again before training further.
 
     Raises:
-        ValueError: no layer is quantized.
+        ValueError: no layer is a :class:`QuantizedLayer`; those of an integer model are not.
+        TypeError: ``model`` is no module.
     """
-    _check_model("dequantize", model)
+    check_model("dequantize", model)
     new = {n: m.to_float() for n, m in model.named_modules() if isinstance(m, QuantizedLayer)}
     if not new:
-        raise ValueError(f"{type(model).__name__} has no quantized layer")
+        raise ValueError(nothing_to_dequantize(model))
     return with_replaced(model, new)
 
 
 # ------------------------------------------------------------------------------------ validation
 
 
-def _check_model(verb: str, model: nn.Module) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{verb} takes a model, got {type(model).__name__}")
-
-
-def _resolved(config: Any, calibration: Any, weights_only: bool) -> QuantConfig:
+def _resolved(config: Any, model: nn.Module, calibration: Any, weights_only: bool) -> QuantConfig:
     """The config with the bits of activations filled in."""
     config = QuantConfig() if config is None else config
     if not isinstance(config, QuantConfig):
         raise TypeError(f"config must be a QuantConfig, got {type(config).__name__}")
+    if config != without_learned_steps(config):
+        raise ValueError(NO_STEPS)
     if calibration is not None:
-        images_of(calibration)
+        check_calibration(model, calibration)
     if weights_only:
         if config.activations is not None:
             raise ValueError(
@@ -149,18 +158,15 @@ def _problems(
     found = [f"overrides[{key!r}] fits no layer" for key in config.unused_overrides(modules)]
     layers = [(n, m, config.for_layer(n, m)) for n, m in modules if replacement_for(m) is not None]
     if not layers and not found:
-        raise ValueError(_nothing_to_quantize(model))
+        raise ValueError(nothing_to_quantize(model))
     for name, layer, own in layers:
         if own is None:
             continue
-        label = _label(name, layer)
+        label = label_of(name, layer)
         try:
+            check_layer(layer, own, label)
             plain = own.replace(weight_observer="minmax")
             codes = quantize_weight(layer.weight.data, plain, label).codes
-            if layer.weight.dtype == np.float16 and own.activations is None:
-                found.append(
-                    f"{label}: scales need float32, and it is float16; .to('float32') first"
-                )
             if own.dynamic:
                 check_accumulator(label, to_numpy(codes), steps_of(own))
         except (ValueError, TypeError) as error:
@@ -180,20 +186,6 @@ def _problems(
     return found
 
 
-def _label(name: str, layer: nn.Module) -> str:
-    return f"{name or 'the model'} ({type(layer).__name__})"
-
-
-def _nothing_to_quantize(model: nn.Module) -> str:
-    if any(isinstance(m, QuantizedLayer) for m in model.modules()):
-        return (
-            f"every layer of this {type(model).__name__} that can be quantized already is; call "
-            "dequantize first to quantize it differently"
-        )
-    known = " or ".join(kind.__name__ for kind in REPLACEMENTS)
-    return f"there is nothing to quantize in this {type(model).__name__}: it has no {known} layer"
-
-
 # ------------------------------------------------------------------------------------- the work
 
 
@@ -205,10 +197,10 @@ def _with_codes(model: nn.Module, config: QuantConfig) -> nn.Module:
         if replacement_for(layer) is None or own is None:
             continue
         kind = DYNAMIC[type(layer)] if own.dynamic else REPLACEMENTS[type(layer)]
-        new[name] = kind.from_float(layer, own, _label(name, layer))
+        new[name] = kind.from_float(layer, own, label_of(name, layer))
     return with_replaced(model, new)
 
 
 def _static(model: nn.Module, config: QuantConfig, calibration: Any) -> nn.Module:
     """The integer model: prepared, shown the calibration data, converted."""
-    return convert(prepare_qat(model, config, calibration))
+    return convert(prepared(model, config, calibration))

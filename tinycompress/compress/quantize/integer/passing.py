@@ -3,6 +3,9 @@
 ReLU, a maximum and flattening choose among codes or move them; a mean is rounded to a whole code
 (``means.py``). Floats pass as through the float layer. A layer that is not known gets floats, by
 :class:`OnFloats`.
+
+A class with a ``forward`` of its own is fused only where it says itself what it is in a chain
+(``nn/fusion.py``); those that are there what their float layer is say so again.
 """
 
 from __future__ import annotations
