@@ -62,7 +62,7 @@ def test_layers_inside_layers_have_dotted_names():
 
 def test_each_thread_hears_its_own():
     model = teacher_net().eval()
-    barrier, found = threading.Barrier(4), {}
+    barrier, found = threading.Barrier(4, timeout=20), {}
 
     def work(k):
         x = blobs(3, seed=k).images
