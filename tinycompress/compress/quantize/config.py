@@ -261,3 +261,9 @@ def _fits(key: str, name: str, layer: Any) -> bool:
 def _check_choice(field: str, value: Any, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{field} must be one of {', '.join(choices)}, got {value!r}")
+
+
+def without_learned_steps(config: QuantConfig) -> QuantConfig:
+    """The same without ``learn_step``, in its overrides too: what can be had without training."""
+    others = [(key, own and own.replace(learn_step=False)) for key, own in config.overrides]
+    return config.replace(learn_step=False, overrides=others)

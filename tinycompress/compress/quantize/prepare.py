@@ -22,7 +22,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from tinycompress import nn
+from tinycompress.compress.quantize.capture import check_calibration
+from tinycompress.compress.quantize.checks import (
+    check_layer,
+    check_model,
+    label_of,
+    nothing_to_quantize,
+)
 from tinycompress.compress.quantize.config import QuantConfig
 from tinycompress.compress.quantize.flow import Call, first_images, flow_of, is_plain
 from tinycompress.compress.quantize.fold import fold_batch_norm
@@ -73,21 +82,25 @@ def prepare_qat(
         ValueError: there is nothing to quantize, or something cannot be; all of it is named.
     """
     config = QuantConfig(activations=8) if config is None else config
-    _check(model, config)
+    _check(model, config, calibration)
+    return prepared(model, config, calibration)
+
+
+def prepared(model: nn.Module, config: QuantConfig, calibration: Any) -> nn.Module:
+    """The same, of a model that need not be able to train, such as one in float16."""
     if config.activations is None:
         return _with_prepared_layers(model.copy(), config)
     folded = fold_batch_norm(model, calibration, strict=False)
     followed = _followed_by_relu(folded, calibration)
-    prepared = _with_prepared_layers(folded, config)
-    _connect(prepared, calibration, followed)
+    new = _with_prepared_layers(folded, config)
+    _connect(new, calibration, followed)
     if calibration is not None:
-        observe(prepared, calibration)
-    return prepared
+        observe(new, calibration)
+    return new
 
 
-def _check(model: Any, config: Any) -> None:
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"prepare_qat takes a model, got {type(model).__name__}")
+def _check(model: Any, config: Any, calibration: Any) -> None:
+    check_model("prepare_qat", model)
     if not isinstance(config, QuantConfig):
         raise TypeError(f"config must be a QuantConfig, got {type(config).__name__}")
     if any(isinstance(m, Switched) for m in model.modules()):
@@ -100,6 +113,14 @@ def _check(model: Any, config: Any) -> None:
             "prepare_qat: with dynamic=True there are no ranges to train with; use dynamic=False, "
             "or tc.quantize(model, config) without training"
         )
+    if calibration is not None:
+        check_calibration(model, calibration)
+    for name, layer in model.named_modules():
+        if type(layer) in WEIGHTED and layer.weight.dtype == np.float16:
+            raise ValueError(
+                f"{label_of(name, layer)}: training with codes needs float32, whose sums of "
+                "products are exact, and it is float16; .to('float32') first"
+            )
 
 
 def _with_prepared_layers(model: nn.Module, config: QuantConfig) -> nn.Module:
@@ -109,10 +130,11 @@ def _with_prepared_layers(model: nn.Module, config: QuantConfig) -> nn.Module:
         for key in config.unused_overrides(model.named_modules())
     ]
     for name, layer in model.named_modules():
-        label = f"{name or 'the model'} ({type(layer).__name__})"
+        label = label_of(name, layer)
         own = config.for_layer(name, layer)
         try:
             if type(layer) in WEIGHTED and own is not None:
+                check_layer(layer, own, label)
                 new[id(layer)] = WEIGHTED[type(layer)].of(layer, own, label)
             elif type(layer) in JOINING and own is not None and own.activations is not None:
                 new[id(layer)] = JOINING[type(layer)].of(layer, own, label).to(model.device)
@@ -121,10 +143,9 @@ def _with_prepared_layers(model: nn.Module, config: QuantConfig) -> nn.Module:
     if problems:
         raise ValueError("this model cannot be prepared:\n  " + "\n  ".join(problems))
     if not any(isinstance(layer, PreparedLayer) for layer in new.values()):
-        raise ValueError(
-            f"there is nothing to quantize in this {type(model).__name__}: it has no "
-            f"{' or '.join(kind.__name__ for kind in WEIGHTED)} layer that may be"
-        )
+        if any(type(layer) in WEIGHTED for layer in model.modules()):
+            raise ValueError("the overrides leave every layer in floats")
+        raise ValueError(nothing_to_quantize(model))
     return replace_layers(model, new)
 
 

@@ -20,7 +20,7 @@ from rich.table import Table
 from tinycompress import nn
 from tinycompress.backend import to_numpy
 from tinycompress.compress.answers import Answers, Reference, check_labels, snr_db, team_of
-from tinycompress.compress.quantize.config import QuantConfig
+from tinycompress.compress.quantize.config import QuantConfig, without_learned_steps
 from tinycompress.compress.quantize.fold import fold_batch_norm
 from tinycompress.compress.quantize.model import quantize
 from tinycompress.compress.quantize.registry import replacement_for
@@ -152,7 +152,8 @@ class Bench:
         if static and calibration is None:
             calibration = data.take(min(CALIBRATION, len(data)))
         self.calibration = calibration if static else None
-        quantize(model, config, self.calibration)  # says what cannot be, before hours of measuring
+        # It says what cannot be, before hours of measuring.
+        quantize(model, without_learned_steps(config), self.calibration)
         # Norms are folded first, so that a layer's own weights are what is compared.
         self.model = fold_batch_norm(model, self.calibration, strict=False) if static else model
         self.layers = [
@@ -165,8 +166,8 @@ class Bench:
         self.before = self.reference.before
 
     def quantized(self, config: QuantConfig) -> nn.Module:
-        """The model, quantized so."""
-        return quantize(self.model, config, self.calibration)
+        """The model, quantized so; steps that training will learn are found without it."""
+        return quantize(self.model, without_learned_steps(config), self.calibration)
 
     def alone(self, name: str, own: QuantConfig) -> LayerSensitivity:
         """Measure the model with this layer quantized, and no other."""

@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from tinycompress import nn
-from tinycompress.backend import Array, to_device
+from tinycompress.compress.quantize.capture import batches
 from tinycompress.compress.quantize.qat.activations import ActivationQuantizer
 from tinycompress.compress.quantize.qat.layers import Switched
-from tinycompress.data import Dataset
 from tinycompress.graph import no_grad
 from tinycompress.nn import evaluation_mode
-from tinycompress.tensor import Tensor, as_array
+from tinycompress.tensor import Tensor
 
 
 def switch(
@@ -55,14 +54,5 @@ def observe(model: nn.Module, data: Any, batch_size: int = 100) -> None:
         for module in model.modules():
             if isinstance(module, ActivationQuantizer):
                 module.__dict__["training"] = True
-        for batch in images_of(model, data, batch_size):
+        for batch in batches(model, data, batch_size):
             model(Tensor(batch))
-
-
-def images_of(model: nn.Module, data: Any, batch_size: int) -> Iterator[Array]:
-    """Batches of the images of ``data``, on the model's device."""
-    images = data.images if isinstance(data, Dataset) else as_array(data)
-    if images.ndim == 0 or len(images) == 0:
-        raise ValueError("calibration: there are no images")
-    for start in range(0, len(images), batch_size):
-        yield to_device(images[start : start + batch_size], model.device)
