@@ -1,9 +1,12 @@
 """Pruning: weights that matter little become 0 and stay 0.
 
-Read ``importance.py`` (which matter little), ``structure.py`` (what goes as a whole),
-``selection.py`` (how many go), ``masks.py`` (how they stay 0), then ``one_shot.py``, which is those
-together. ``schedules.py`` says how much to prune when, ``gradual.py`` does so while the network is
-trained, ``sparsity.py`` counts what came of it.
+In this order: ``importance.py`` (which matter little), ``structure.py`` (what goes as a whole),
+``selection.py`` (how many go), ``masks.py`` (how they stay 0) and ``one_shot.py``, which is those
+together; pruning in training (``schedules.py``, ``ramp.py``, ``gradual.py``, ``surgery.py``,
+``movement.py``) and in rounds of it (``iterative.py``, ``lottery.py``); channels (``labels.py`` …
+``dependencies.py``, ``channels.py``, ``removal.py``); which layer how much (``sensitivity.py``,
+``allocation.py``). ``sparsity.py`` counts what came of it. docs/reading.md has every file in its
+place.
 """
 
 from tinycompress.compress.prune.allocation import choose_sparsities as choose_sparsities

@@ -121,7 +121,7 @@ def cheapest_choice(costs: Costs, damage: Damage, what: str, budget: int) -> Cho
 
 def _by_layers(costs: Costs, damage: Damage, what: str, budget: int) -> Choice:
     """Exactly, for layers that do not depend on each other."""
-    most_pruned = {name: len(d) - 1 for name, d in damage.items()}
+    most_pruned = _most(damage)
     least = int(costs.of(most_pruned, what))
     rows = []
     for name, d in damage.items():
@@ -165,6 +165,7 @@ def _greedy(costs: Costs, damage: Damage, what: str, budget: int) -> Choice:
 
 
 def _most(damage: Damage) -> Choice:
+    """Every layer at its last option, the largest sparsity."""
     return {name: len(d) - 1 for name, d in damage.items()}
 
 

@@ -26,6 +26,7 @@ from tinycompress.compress.prune.amounts import (
 from tinycompress.compress.prune.channel_scores import group_scores
 from tinycompress.compress.prune.dependencies import Dependencies, follow
 from tinycompress.compress.prune.importance import Importance
+from tinycompress.compress.prune.selection import GONE, RANKED, ZERO
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
@@ -33,7 +34,6 @@ Amount = float | Mapping[str, float] | None
 Ranking = str | Importance | Mapping[str, Any]
 KIND = "layer with channels"
 SHARE = "channels to remove"
-GONE, ZERO, RANKED = range(3)  # the order in which groups go
 
 
 class Options(NamedTuple):

@@ -28,7 +28,7 @@ from tinycompress.nn import summary
 
 @dataclass(frozen=True)
 class Axis:
-    """How many numbers are kept along one axis of an array.
+    """How many numbers are kept along one axis of an array. (Which: ``dependencies.py: Axis``.)
 
     Attributes:
         fixed: those that no choice takes away.

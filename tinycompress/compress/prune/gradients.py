@@ -35,6 +35,9 @@ def mean_gradients(
         layers: names of the layers.
         data: the samples, on any device.
         objective: ``objective(model, *batch) -> (loss, outputs)``; None for cross-entropy.
+
+    Returns:
+        Arrays of the weights' shapes and dtypes, on the model's device.
     """
     probe = model.copy().eval()
     params = _thawed(probe, layers)
@@ -69,6 +72,9 @@ def batch_gradients(
         model, layers, objective: as for :func:`mean_gradients`.
         data: the batch; of more than 500 samples, 500 are drawn.
         seed: of the draw, and of dropout.
+
+    Returns:
+        As :func:`mean_gradients`.
     """
     probe = model.copy().train()
     params = _thawed(probe, layers)

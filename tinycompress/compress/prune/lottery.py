@@ -76,7 +76,7 @@ class Ticket:
     @property
     def masks(self) -> dict[str, Array]:
         """Parameter name → its mask, a copy."""
-        return masks_of(self.model)
+        return copied_masks(self.model)
 
     def on(self, model: nn.Module) -> nn.Module:
         """A copy of ``model``, such as a new initialisation, under this ticket's masks.
@@ -157,7 +157,7 @@ def lottery_ticket(
     return Ticket(ticket, rewind_step, tuple(done))
 
 
-def masks_of(model: nn.Module) -> dict[str, Array]:
+def copied_masks(model: nn.Module) -> dict[str, Array]:
     """Parameter name → a copy of its mask, for those that have one."""
     named = model.named_parameters()
     return {name: copy_of(p.mask) for name, p in named if p.mask is not None}
@@ -167,7 +167,7 @@ def _rewound(keep: Keep, pruned: nn.Module) -> nn.Module:
     """The weights that were kept, under the masks of ``pruned``."""
     assert keep.model is not None
     twin = keep.model.copy()
-    apply_masks(twin, masks_of(pruned))
+    apply_masks(twin, copied_masks(pruned))
     return twin
 
 

@@ -2,7 +2,8 @@
 
 Optimizers multiply the weight and its momentum by the mask after every step, so a pruned weight
 stays 0 however long training goes on (``optim/optimizer.py``); masking gradients alone would let
-momentum and weight decay move it. A mask saves nothing by itself: the zeros are still stored.
+momentum and weight decay move it. A mask saves neither memory nor time; the file format
+makes use of zeros, and ``removal.py`` of channels that are zero.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Array]) -> None:
     """Put a mask on the weight of each named layer, in place, and zero what it prunes.
 
     Args:
-        masks: name → boolean array of the weight's shape, True where it is kept. The name is a
-            layer's, and means its weight, or a parameter's, such as a bias.
+        model: changed in place.
+        masks: name → boolean array of the weight's shape, True where it is kept, on any device. The
+            name is a layer's, and means its weight, or a parameter's, such as a bias.
 
     Raises:
         ValueError: an unknown name or another shape or dtype; nothing is changed.

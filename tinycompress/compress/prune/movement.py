@@ -7,7 +7,7 @@ training, what a gradient step does to its size::
 
 It is the gradient of the scores themselves, if the mask were trained with a straight-through
 estimator. The form here is the *hard* one, the top v of the scores: at each pruning the weights
-with the highest scores are kept, so many as the schedule says, and all others are zero. (The soft
+with the highest scores are kept, as many as the schedule says, and all others are zero. (The soft
 form, a threshold on S with a penalty, has no exact sparsity.)
 
 The gradient is that by the masked weight w = W ∘ T and pruned weights have one too, so their scores

@@ -86,7 +86,7 @@ def prune(
         ValueError: no layer to prune, an unknown name, a sparsity out of range or below what is
             pruned already, a layer with fewer units than are to stay, weights or importances that
             are NaN, a criterion that needs ``data``.
-        TypeError: a sparsity that is no number.
+        TypeError: ``model`` is no module, ``data`` no Dataset, a sparsity no number.
     """
     masks = choose_masks(
         model,

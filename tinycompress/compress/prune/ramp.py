@@ -6,7 +6,7 @@
     initial __________|'                           t = (step − begin) / (end − begin)
             0       begin            end   run's last step
 
-Pruned is after the updates ``begin``, ``begin + every``, … and ``end`` (0: before the first).
+It prunes after the updates ``begin``, ``begin + every``, … and ``end`` (0: before the first).
 All that happens there is a function of the step and of what a checkpoint keeps, so a run that was
 cut off and resumed ends with the same bits. Read ``schedules.py`` and ``train/callbacks.py`` first;
 ``gradual.py``, ``surgery.py`` and ``movement.py`` say what is pruned.
@@ -29,7 +29,7 @@ Schedule = Callable[[float, float, float], float]
 """``(t, final, initial) -> sparsity``, as those of ``schedules.py``."""
 
 SCHEDULES: dict[str, Schedule] = {"cubic": cubic, "linear": linear, "exponential": exponential}
-TIMES = 100  # how often is pruned between begin and end, unless told otherwise
+TIMES = 100  # how many prunings lie between begin and end, unless told otherwise
 
 
 class Ramp(Callback):
@@ -40,7 +40,7 @@ class Ramp(Callback):
             layer; None where the subclass has another target.
         schedule: "cubic", "linear", "exponential", or a function (t, final, initial) -> sparsity.
         begin, end: updates as whole numbers, or shares of the run as floats from 0.0 to 1.0.
-        every: how many updates lie between two prunings; None for a hundredth of the time.
+        every: how many updates lie between two prunings; None for a hundredth of ``end − begin``.
         initial: the sparsity at ``begin``.
     """
 

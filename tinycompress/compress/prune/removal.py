@@ -24,14 +24,14 @@ from tinycompress.compress.prune.channels import (
 from tinycompress.compress.prune.constants import Constants
 from tinycompress.compress.prune.dependencies import Dependencies, follow, places_of
 from tinycompress.compress.prune.probe import run_watched
-from tinycompress.compress.quantize.dynamic import DynamicConv2d, DynamicLinear
 from tinycompress.compress.quantize.integer import IntegerModule
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.qat.layers import Switched
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
-WITH_CODES = (Switched, QuantizedLayer, IntegerModule, DynamicConv2d, DynamicLinear)
+WITH_CODES = (Switched, QuantizedLayer, IntegerModule)
+"""Layers in training for codes, and layers with codes: weights alone or dynamic, and integer."""
 TOLERANCE = 1e-3
 """How much outputs may differ, of the largest: rounding in many layers, and no more."""
 

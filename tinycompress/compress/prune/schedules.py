@@ -19,7 +19,19 @@ from __future__ import annotations
 
 
 def linear(t: float, final: float, initial: float = 0.0) -> float:
-    """The same number of weights in every unit of time."""
+    """The same number of weights in every unit of time.
+
+    Args:
+        t: progress, 0 … 1.
+        final: sparsity at t = 1, below 1.
+        initial: sparsity at t = 0, at most ``final``.
+
+    Returns:
+        The sparsity at t, between ``initial`` and ``final``; at t = 1 exactly ``final``.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
     _check(t, final, initial)
     if t == 1:
         return final  # initial + (final − initial) may be off in the last place
@@ -27,19 +39,13 @@ def linear(t: float, final: float, initial: float = 0.0) -> float:
 
 
 def cubic(t: float, final: float, initial: float = 0.0) -> float:
-    """Fast at first, level at the end.
-
-    Args:
-        t: progress, 0 … 1.
-        final: sparsity at t = 1, below 1.
-        initial: sparsity at t = 0, at most ``final``.
-    """
+    """Fast at first, level at the end. Arguments and errors are those of :func:`linear`."""
     _check(t, final, initial)
     return _between(initial, final + (initial - final) * (1 - t) ** 3, final)
 
 
 def exponential(t: float, final: float, initial: float = 0.0) -> float:
-    """The density falls by the same factor in every unit of time."""
+    """The density falls by the same factor in every unit of time. As :func:`linear`."""
     _check(t, final, initial)
     if t == 1:
         return final  # the power below may be off in the last place

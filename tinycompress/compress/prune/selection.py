@@ -12,7 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-GONE, ZERO, RANKED, LAST = range(4)  # the order in which units are pruned
+GONE, ZERO, RANKED, LAST = range(4)
+"""The order in which units go: pruned before, zero anyway, ranked by score, and last of all those
+that keep a layer alive."""
 
 
 def pruned_count(sparsity: float, n: int, floor: int = 1) -> int:

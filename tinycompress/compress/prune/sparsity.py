@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tinycompress import nn
 from tinycompress.backend import on_device
 from tinycompress.compress.prune.layers import PRUNABLE, weights_by_layer
+from tinycompress.compress.quantize.integer import IntegerLayer
 from tinycompress.compress.quantize.layers import QuantizedLayer
 
 
@@ -60,14 +61,15 @@ class SparsityReport:
 
 
 def sparsity_report(model: nn.Module) -> SparsityReport:
-    """Count the zeros in the weights of every linear and convolutional layer, quantized or not.
+    """Count the zeros in the weights of every linear and convolutional layer.
 
-    Biases are not counted. A quantized weight is zero where its code stands for exactly 0.
+    Floats, codes for weights, or the layers of an integer model. Biases are not counted. A code is
+    a zero where it stands for exactly 0.
 
     Raises:
         ValueError: the model has no such layer.
     """
-    weights = weights_by_layer(model, (*PRUNABLE, QuantizedLayer))
+    weights = weights_by_layer(model, (*PRUNABLE, QuantizedLayer, IntegerLayer))
     if not weights:
         raise ValueError(f"{type(model).__name__} has no Linear or Conv2d layer to count zeros in")
     layers = []

@@ -29,7 +29,7 @@ from dataclasses import dataclass
 import numpy as np
 
 UNITS = {"weight": "weights", "kernel": "kernels", "row": "rows"}
-PADDING, PRUNED, EMPTY, LIVE = range(4)  # the order in which weights of a group of m go
+PADDING, GONE, ZERO, RANKED = range(4)  # the order in which weights of a group of m go
 
 
 @dataclass(frozen=True)
@@ -110,14 +110,14 @@ def keep_n_of_m(
     Returns:
         A boolean array of the same shape, True where the weight is kept.
     """
-    tiers = np.where(w != 0, np.int8(LIVE), np.int8(EMPTY))
+    tiers = np.where(w != 0, np.int8(RANKED), np.int8(ZERO))
     if mask is not None:
-        tiers[~mask] = PRUNED
+        tiers[~mask] = GONE
     score_groups, tier_groups = _groups(scores, m, 0.0), _groups(tiers, m, PADDING)
     order = np.lexsort((score_groups, tier_groups), axis=-1)  # stable, so lower indices go first
     keep = np.ones(order.shape, dtype=bool)
     np.put_along_axis(keep, order[..., : m - n], False, axis=-1)
-    keep &= tier_groups > PRUNED
+    keep &= tier_groups > GONE
     O, I, *kernel = w.shape
     inputs_last = keep.reshape(O, *kernel, -1)[..., :I]
     return np.ascontiguousarray(np.moveaxis(inputs_last, -1, 1))

@@ -2,13 +2,13 @@
 
 Guo, Yao & Chen 2016, arXiv:1608.04493. A weight that was cut off too early is a mistake that
 gradual pruning cannot mend. Here the dense weights W live on behind the mask (``latent.py``), moved
-by gradients as if they were not pruned, and every now and then the mask T is made anew, in layer k
-with two thresholds a_k < b_k (equation 3)::
+by gradients as if they were not pruned, and every now and then the mask T is made anew, in layer l
+with two thresholds a_l < b_l (equation 3)::
 
-    T = 0 where |W| < a_k,     T = 1 where |W| ≥ b_k,     as it was in between
+    T = 0 where |W| < a_l,     T = 1 where |W| ≥ b_l,     as it was in between
 
-so that weights near the threshold do not come and go. With a margin m, a_k = (1 − m) θ_k and
-b_k = (1 + m) θ_k, and θ_k is
+so that weights near the threshold do not come and go. With a margin m, a_l = (1 − m) θ_l and
+b_l = (1 + m) θ_l, and θ_l is
 
 - for ``spread`` = c: ``max(0, mean + c·std)`` of |W| of that layer when surgery begins; or
 - for ``sparsity`` = s: the number with which exactly ``round(s·n)`` weights are pruned. With
