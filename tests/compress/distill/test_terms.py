@@ -154,12 +154,15 @@ def test_several_teachers_draw_towards_the_mean_of_their_softened_probabilities(
 
 
 def test_a_hint_comes_from_the_teacher_that_it_names(teacher):
-    other, student, data = teacher_net(), student_net(), blobs(8)
-    hint = Hint("relu", "fc1", teacher=1, adapter=nn.Sequential(nn.Flatten(), nn.Linear(48, 24)))
+    """The other one need not have such a layer."""
+    layers = {"flatten": nn.Flatten(), "hidden": nn.Linear(36, 24), "out": nn.Linear(24, CLASSES)}
+    other, student, data = nn.Sequential(layers), student_net(), blobs(8)
+    adapter = nn.Sequential(nn.Flatten(), nn.Linear(48, 24))
+    hint = Hint("relu", "hidden", teacher=1, adapter=adapter)
     objective = DistillationObjective(alpha=None, teacher=[teacher, other], terms=[hint])
     with learned_adapters(objective, student, data.images):
         adapted = objective.adapters[0](run_to(student, data.images, "relu"))
-        expected = hint_loss(adapted, run_to(other, data.images, "fc1")).item()
+        expected = hint_loss(adapted, run_to(other, data.images, "hidden")).item()
         assert value(objective, student, data) == pytest.approx(expected, rel=1e-5)
 
 
