@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import tinycompress as tc
 from tinycompress import nn, optim
 from tinycompress.backend import to_numpy
 from tinycompress.compress.prune import choose_masks, prune, sparsity_report
@@ -113,3 +114,26 @@ def test_norms_that_were_folded_are_part_of_the_weight_that_is_ranked():
     mask = choose_masks(prepared, {"conv": 0.5})["conv"]
     assert mask[0].all()
     assert not mask[1].any()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        tc.QuantConfig(bits=8),
+        tc.QuantConfig(bits=3, scheme="affine"),
+        tc.QuantConfig(bits=4, dynamic=True),
+        tc.QuantConfig(bits=8, activations=8),
+    ],
+    ids=["weights", "affine", "dynamic", "integers"],
+)
+def test_zeros_are_counted_in_whatever_a_pruned_model_becomes(config):
+    """Rounding leaves every zero, and may add some: they are counted in the weights as they are."""
+    images = np.random.default_rng(0).normal(size=(8, 1, 28, 28)).astype("f")
+    model = tc.prune(tc.models.TinyCNN(), 0.6)
+    small = tc.quantize(model, config, images if config.activations else None)
+    before, after = tc.sparsity_report(model), tc.sparsity_report(small)
+    assert [layer.name for layer in after.layers] == [layer.name for layer in before.layers]
+    for layer in after.layers:
+        weight = small.get_submodule(layer.name).weight.data
+        assert (layer.weights, layer.zeros) == (weight.size, int((weight == 0).sum()))
+        assert layer.zeros >= before[layer.name].zeros > 0
