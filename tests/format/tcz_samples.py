@@ -51,12 +51,20 @@ def shared() -> nn.Module:
     return model
 
 
+def integers() -> nn.Module:
+    """A pruned convolution, a ReLU, a pool and a linear layer, all in codes of 4 and 6 bits."""
+    images = np.random.default_rng(1).normal(size=(8, 1, 5, 5)).astype(np.float32)
+    layers = [nn.Conv2d(1, 2, 2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(8, 3)]
+    return quantize(with_mask(nn.Sequential(*layers)), QuantConfig(4, activations=6), images)
+
+
 SAMPLES = {
     "small": small,
     "pruned": lambda: with_mask(small()),
     "8-bit": lambda: quantize(small(), QuantConfig(bits=8)),
     "3-bit affine": lambda: quantize(small(), QuantConfig(bits=3, scheme="affine")),
     "pruned and quantized": lambda: quantize(with_mask(small()), QuantConfig(bits=4)),
+    "integers": integers,
     "float64": lambda: small().to("float64"),
     "float16": lambda: small().to("float16"),
     "batch norm": trained_batch_norm,

@@ -32,7 +32,9 @@ def refuse(data: bytes, reason: str | None = None) -> fmt.FormatError:
     return caught.value
 
 
-@pytest.mark.parametrize("name", ["pruned and quantized", "batch norm", "tiny-cnn 2-bit"])
+@pytest.mark.parametrize(
+    "name", ["pruned and quantized", "batch norm", "tiny-cnn 2-bit", "integers"]
+)
 def test_truncation_at_every_byte_is_refused(name):
     data = fmt.to_bytes(SAMPLES[name]())
     for length in range(len(data)):
@@ -45,7 +47,7 @@ def test_bytes_at_the_end_are_refused():
         refuse(data + extra)
 
 
-@pytest.mark.parametrize("name", ["pruned and quantized", "nested"])
+@pytest.mark.parametrize("name", ["pruned and quantized", "nested", "integers"])
 def test_every_flipped_bit_is_refused(name):
     data = fmt.to_bytes(SAMPLES[name]())
     for bit in range(8 * len(data)):
