@@ -147,6 +147,9 @@ def test_the_tables_show_the_choice_and_the_layers(run, model_file):
         (["--observer", "median"], ["--observer", "moving_average"]),
         (["--weight-observer", "kl"], ["--weight-observer", "mse"]),
         (["--percentile", 20], ["--percentile", "above 50"]),
+        (["--percentile", 101], ["--percentile", "at most 100"]),
+        (["--bits", 1, "--scheme", "affine"], ["--scheme", "symmetric"]),
+        (["--group-size", 4], ["--group-size", "per_group"]),
         (["--calibrate", 0], ["--calibrate"]),
         (["--learn-step"], ["--learn-step", "--qat EPOCHS"]),
         (["--qat", 1, "--dynamic"], ["--qat", "--dynamic"]),
@@ -166,6 +169,19 @@ def test_what_contradicts_itself_names_the_option(args, words, misuse, model_fil
     text = misuse("quantize", model_file, *args)
     assert all(word in text for word in words), text
     assert not (tmp_path / "quantized.tcz").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--activations", 8), ("--mixed", 1000), ("--qat", 1)])
+def test_a_model_in_codes_says_what_it_is_and_nothing_is_written(
+    more, failure, model_file, digits, tmp_path
+):
+    model = tc.load(model_file)
+    tc.save(tc.quantize(model, QuantConfig(8), digits[0].take(8)), tmp_path / "integers.tcz")
+    tc.save(tc.quantize(model), tmp_path / "weights.tcz")
+    before = sorted(tmp_path.iterdir())
+    assert "computes in integers already" in failure("quantize", "integers.tcz", *more, *ALONE)
+    assert "already is" in failure("quantize", "weights.tcz", *more, *ALONE)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 # ---------------------------------------------------------------------------------- sensitivity
