@@ -125,6 +125,12 @@ def test_every_code_survives_a_round_trip(device, case):
 def test_a_narrow_symmetric_code_of_minus_x_is_minus_the_code_of_x(device, case):
     case = case.with_(device=device)
     np.testing.assert_array_equal(case.codes(-case.x), -case.codes())
+    whole = case.with_(axis=None, group=None)
+    half = to_numpy(whole.qparams()[0]) / 2
+    with np.errstate(over="ignore"):
+        ties = half * np.float32([1, 3, 5])
+    hard = np.concatenate([ties, np.float32([1e30, LARGEST, np.inf])])  # ties; beyond the range
+    np.testing.assert_array_equal(whole.codes(-hard), -whole.codes(hard))
 
 
 @given(cases(data=float_arrays(elements=ordinary)), st.integers(-60, 60))
