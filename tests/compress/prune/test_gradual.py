@@ -1,5 +1,7 @@
 """Gradual pruning: what a loop that prunes and trains by hand gives, and exactly the target."""
 
+import re
+
 import numpy as np
 import pytest
 from test_prune_masks import OPTIMIZERS, Watch, blobs, each_optimizer, net
@@ -99,6 +101,11 @@ def test_it_is_the_loop_that_one_would_write():
     np.testing.assert_allclose(weight.data.ravel(), expected, rtol=1e-9, atol=1e-12)
 
 
+def without_address(value):
+    """The same in every process, as pytest-xdist wants the names of tests to be."""
+    return re.sub(r" at 0x[0-9a-f]+", "", str(value))
+
+
 @pytest.mark.parametrize(
     ("name", "schedule"), [("cubic", cubic), ("linear", linear), ("exponential", exponential)]
 )
@@ -165,7 +172,7 @@ def net_of(seed):
         {"sparsity": 0.9, "importance": "snip", "data": blobs(64)},
         {"sparsity": 0.9, "importance": lambda w, g: w * w},
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_the_run_ends_with_exactly_what_one_shot_would_prune(options):
     model = trained(net_of(2), [GradualPruning(**options), Watch() if "fc" in options else Zeros()])
@@ -344,7 +351,7 @@ def test_a_mask_that_was_taken_off_is_an_error():
         ),
         ({"sparsity": {}}, ValueError, "names no layer"),
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_what_is_out_of_range_is_refused_at_once(options, error, text):
     with pytest.raises(error, match=text):
@@ -362,7 +369,7 @@ def test_what_is_out_of_range_is_refused_at_once(options, error, text):
         ({"sparsity": 0.9, "keep_at_least": 0.3}, "keep_at_least=0.3 wants"),
         ({"sparsity": 0.5, "begin": 20, "end": 10}, "lies before begin=20"),
     ],
-    ids=str,
+    ids=without_address,
 )
 def test_what_does_not_fit_the_model_is_refused_before_the_first_step(options, text):
     model = net_of(1)

@@ -195,7 +195,7 @@ def test_what_is_wrong_is_said_before_anything_is_measured(trained, monkeypatch)
     from tinycompress.compress import answers
 
     monkeypatch.setattr(answers, "predict", lambda *_, **__: pytest.fail("measured"))
-    with pytest.raises(TypeError, match="config must be a QuantConfig, got int"):
+    with pytest.raises(TypeError, match="config must be a QuantConfig or PruneConfig, got int"):
         tc.sensitivity(model, 4, data)
     with pytest.raises(ValueError, match="nothing to quantize in this ReLU"):
         tc.sensitivity(nn.ReLU(), QuantConfig(4), data)
