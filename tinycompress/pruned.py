@@ -107,10 +107,10 @@ class PruningReport:
         time = f"{new.ms_per_1000 / old.ms_per_1000:.2f} times the time of before"
         lines = []
         if new.zeros > old.zeros:
-            fewer = "fewer" if new.bytes < old.bytes else "no fewer"
+            saves = "bytes" if new.bytes < old.bytes else "no bytes"
             lines.append(
-                f"{share:.2%} of the weights are zero. That saves bytes in the file ({fewer}: "
-                f"{new.bytes:,} instead of {old.bytes:,}) and no time: NumPy multiplies by zeros "
+                f"{share:.2%} of the weights are zero. That saves {saves} in the file "
+                f"({new.bytes:,} instead of {old.bytes:,}) and no time: NumPy multiplies by zeros "
                 "too."
             )
         if new.macs < old.macs:
