@@ -147,6 +147,27 @@ def test_float32_would_be_wrong_without_the_blocks():
     assert int(Product(w, None, (0, 255))(x)[0, 0]) == exactly
 
 
+def test_a_convolution_in_float32_would_be_wrong_without_the_blocks(device):
+    w = np.full((1, 70, 3, 3), 127)
+    w[0, 0, 0, 0] = 126
+    x = np.full((1, 70, 3, 3), 255, np.float32)
+    exactly = int(255 * w.sum())
+    assert 2**24 < exactly < 2**25
+    assert int(x.ravel() @ w.ravel().astype(np.float32)) != exactly
+    options = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1), "groups": 1}
+    y = Product(w, None, (0, 255), device, options)(to_device(x, device))
+    assert int(to_numpy(y)[0, 0, 0, 0]) == exactly
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_number_of_int32_is_allowed_and_the_next_one_refused(sign):
+    w, steps = np.full((1, 1), sign * 32767), (0, 65535)
+    room = 2**31 - 1 - 32767 * 65535
+    check_accumulator("fc1", w, steps, np.array([sign * room]))
+    with pytest.raises(ValueError, match="can reach 2,147,483,648"):
+        check_accumulator("fc1", w, steps, np.array([sign * (room + 1)]))
+
+
 def extreme_sum(weights, steps, largest):
     """The largest (or smallest) sum of products that any activations give."""
     return sum((max if largest else min)(int(w) * step for step in steps) for w in weights)

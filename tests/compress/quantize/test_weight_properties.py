@@ -125,6 +125,14 @@ def test_two_bits_are_ternary_and_one_is_a_sign():
     assert set(np.unique(quantize_weight(w, QuantConfig(1)).codes)) == {-1, 1}
 
 
+def test_two_bits_stay_ternary_where_the_range_is_cut():
+    """An outlier beyond the best range gets −1; −2 would fit into two bits, too."""
+    w = np.float32([[-4.0, *np.linspace(-1, 1, 40)]])
+    codes, scale, _ = quantize_weight(w, QuantConfig(2, weight_observer="mse"))
+    assert scale[0] < 2
+    assert set(np.unique(codes)) == {-1, 0, 1}
+
+
 def test_a_scale_below_the_smallest_normal_number_would_lose_everything():
     """The trap: the scale that the formula gives is 0 in float32."""
     x = np.float32([1e-44, 3e-44])
