@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -104,6 +104,14 @@ def one_line(text: str) -> str:
     for line in rest:
         first += f" {line}" if first[-1] in ":.;," else f"; {line}"
     return first
+
+
+def refuse_if_given(context: typer.Context, names: Iterable[str], why: str) -> None:
+    """Refuse parameters of the command that say nothing here, rather than ignore them."""
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise typer.BadParameter(why, param_hint=f"--{name.replace('_', '-')}")
 
 
 @contextmanager

@@ -39,6 +39,7 @@ LESS_LOSS, TRAINING, SIZE = "Losing less", "Training", "Size"
 
 @common.command
 def quantize(
+    context: typer.Context,
     file: options.ModelFile,
     out: options.OutFile = Path("quantized.tcz"),
     bits: given.Bits = 8,
@@ -153,6 +154,14 @@ def quantize(
         learn_step=learn_step,
     )
     _check_together(config, qat, {"--adaround": adaround, "--bias-correction": bias_correction})
+    if not qat:
+        common.refuse_if_given(
+            context, ("lr", "batch_size"), "is for training: give --qat EPOCHS too"
+        )
+    if mixed is None:
+        common.refuse_if_given(
+            context, ("candidates",), "is what --mixed chooses from: give --mixed BYTES too"
+        )
     widths = _widths(candidates)
     model = load(file)
     given.check_overrides(config, model)

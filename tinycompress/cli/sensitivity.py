@@ -115,17 +115,15 @@ def sensitivity(
 
 def _check_together(context: typer.Context, sparsities: str | None) -> tuple[float, ...] | None:
     """The shares to prune by, or None to quantize; refuses options of the other kind."""
-    wrong = TO_PRUNE if sparsities is None else TO_QUANTIZE
-    for name in wrong:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise typer.BadParameter(
-                "is for pruning: give --sparsities too, such as 0.5,0.9"
-                if sparsities is None
-                else "is for quantizing: leave it out, or leave out --sparsities",
-                param_hint=f"--{name.replace('_', '-')}",
-            )
-    return None if sparsities is None else pruning.shares("--sparsities", sparsities)
+    if sparsities is None:
+        common.refuse_if_given(
+            context, TO_PRUNE, "is for pruning: give --sparsities too, such as 0.5,0.9"
+        )
+        return None
+    common.refuse_if_given(
+        context, TO_QUANTIZE, "is for quantizing: leave it out, or leave out --sparsities"
+    )
+    return pruning.shares("--sparsities", sparsities)
 
 
 def _plan(
