@@ -291,7 +291,7 @@ def test_zeros_are_still_there_and_counted_after_quantization(scheme, device):
         w = to_numpy(coded.get_submodule(name).weight.data)
         assert report[name].zeros == (w == 0).sum()
         assert not w[~to_numpy(thin.get_submodule(name).weight.mask)].any()
-    with pytest.raises(ValueError, match="has no layer to prune"):
+    with pytest.raises(ValueError, match="whose codes are not pruned"):
         prune(coded, 0.9)
 
 

@@ -28,9 +28,11 @@ def matching(
 
     Raises:
         ValueError: a name or pattern that fits none: most likely a mistake.
+        TypeError: neither a string nor several.
     """
     names = list(layers)
-    wanted = [patterns] if isinstance(patterns, str) else list(patterns)
+    given = as_patterns(argument, patterns)
+    wanted = [given] if isinstance(given, str) else list(given)
     unknown = [p for p in wanted if not any(_fits(p, name) for name in names)]
     if unknown:
         raise ValueError(
@@ -38,6 +40,15 @@ def matching(
             f"there are {', '.join(map(repr, names))}"
         )
     return [name for name in names if any(_fits(p, name) for p in wanted)]
+
+
+def as_patterns(argument: str, given: str | Iterable[str]) -> str | tuple[str, ...]:
+    """A name or pattern as it is, or several as a tuple, which can be read more than once."""
+    if isinstance(given, str):
+        return given
+    if not isinstance(given, Iterable):
+        raise TypeError(f"{argument} must be a name or pattern, or several of them, got {given!r}")
+    return tuple(given)
 
 
 def by_layer(
@@ -82,6 +93,14 @@ def check_sparsities(given: Any) -> None:
         raise ValueError('sparsity names no layer; give a number, or {"fc1": 0.9, …}')
     for key, value in given.items():
         check_sparsity(f"sparsity of layer {key!r}", value)
+
+
+def check_seed(seed: Any) -> None:
+    """Raise unless ``seed`` is a whole number from 0 on."""
+    if not isinstance(seed, Integral) or isinstance(seed, bool):
+        raise TypeError(f"seed must be a whole number ≥ 0, got {seed!r}")
+    if seed < 0:
+        raise ValueError(f"seed must be a whole number ≥ 0, got {seed!r}")
 
 
 def check_scope(scope: str) -> None:

@@ -19,6 +19,7 @@ from tinycompress.backend import to_numpy
 from tinycompress.compress.prune.amounts import (
     by_layer,
     check_scope,
+    check_seed,
     check_sparsity,
     floors_of,
     matching,
@@ -46,6 +47,7 @@ class Options(NamedTuple):
     skip: str | Iterable[str] = ()
     keep_at_least: float | Mapping[str, float] = 1
     seed: int = 0
+    or_more: bool = False
 
 
 def channel_masks(
@@ -60,16 +62,18 @@ def channel_masks(
     skip: str | Iterable[str] = (),
     keep_at_least: float | Mapping[str, float] = 1,
     seed: int = 0,
+    or_more: bool = False,
 ) -> dict[str, np.ndarray]:
     """Masks that prune whole channels: on the weights and biases that make them, and on γ and β.
 
     Arguments and errors are those of :func:`tinycompress.remove_channels`; ``model`` is only read.
+    With ``or_more``, what is pruned further than ``amount`` already is left so.
 
     Returns:
         Parameter name → boolean array of its shape, True where it is kept; what was pruned before
         stays pruned.
     """
-    options = Options(importance, scope, data, objective, skip, keep_at_least, seed)
+    options = Options(importance, scope, data, objective, skip, keep_at_least, seed, or_more)
     found, _ = follow(model, data if sample is None else sample)
     return masks_of(model, found, choose_channels(model, found, amount, options))
 
@@ -113,7 +117,7 @@ def choose_channels(
     groups = _Groups(model, found, options)
     if amount is None:
         return groups.without_weights()
-    _, _, data, objective, _, _, seed = options
+    data, objective, seed = options.data, options.objective, options.seed
     pools = groups.pools(amount, options.scope)
     labels = _ordered(own for own, _ in pools)
     scores = group_scores(model, found, labels, options.importance, data, objective, seed)
@@ -127,7 +131,8 @@ class _Groups:
     """The groups of channels of a model, and the rules for taking some away."""
 
     def __init__(self, model: nn.Module, found: Dependencies, options: Options) -> None:
-        self.model, self.found = model, found
+        check_seed(options.seed)
+        self.model, self.found, self.or_more = model, found, options.or_more
         self.layers = found.outputs()
         if not self.layers:
             raise ValueError(
@@ -221,6 +226,8 @@ class _Groups:
         score; of equals the one that comes first in the model.
         """
         before = sum(self.tiers[label] == GONE for label in labels)
+        if self.or_more:
+            number = max(number, before)
         if before > number:
             raise ValueError(
                 f"of {len(labels)} groups of channels {before} are pruned already, and {number} "

@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 from tinycompress import nn
 from tinycompress.backend import to_numpy
-from tinycompress.compress.prune.amounts import by_layer, check_scope, floors_of, pools
+from tinycompress.compress.prune.amounts import (
+    as_patterns,
+    check_scope,
+    check_seed,
+    floors_of,
+    pools,
+)
 from tinycompress.compress.prune.importance import Importance, criterion
 from tinycompress.compress.prune.layers import prunable_weights
 from tinycompress.compress.prune.masks import apply_masks, parameters_of
@@ -87,8 +93,9 @@ class GradualPruning(Ramp):
             sparsity = self._unit.sparsity
         super().__init__(sparsity, schedule, begin, end, every, initial)
         check_scope(scope)
+        check_seed(seed)
         self.importance, self.scope, self.structure = importance, scope, structure
-        self.skip = skip if isinstance(skip, str) else tuple(skip)
+        self.skip = as_patterns("skip", skip)
         self.keep_at_least, self.data, self.objective = keep_at_least, data, objective
         self.seed = seed
 
@@ -117,9 +124,10 @@ class GradualPruning(Ramp):
 
     def refuse_short(self, model: nn.Module, t: float = 1.0) -> None:
         """Raise where the masks of ``model`` do not reach what is asked for at progress t."""
-        amounts, structure = self._asked(model, t)
+        amounts, structure = self._asked(t)
         if structure is not None:
-            masks = choose_masks(model, amounts, "magnitude", **self._options(structure))
+            options = self._options(structure) | {"or_more": True}
+            masks = choose_masks(model, amounts, "magnitude", **options)
             refuse_lost(self, model, masks)
 
     def prune_to(self, run: Run, t: float, step: int) -> None:
@@ -127,10 +135,11 @@ class GradualPruning(Ramp):
 
     def prune(self, model: nn.Module, t: float) -> None:
         """Prune ``model`` in place as at progress t, 0 … 1."""
-        amounts, structure = self._asked(model, t)
+        amounts, structure = self._asked(t)
         if structure is None:
             return
         options = self._options(structure) | {"objective": self.objective, "seed": self.seed}
+        options["or_more"] = True
         apply_masks(model, choose_masks(model, amounts, self.importance, **options))
 
     def _options(self, structure: str | None) -> dict[str, Any]:
@@ -142,13 +151,11 @@ class GradualPruning(Ramp):
             "data": self.data,
         }
 
-    def _asked(self, model: nn.Module, t: float) -> tuple[Any, str | None]:
+    def _asked(self, t: float) -> tuple[Any, str | None]:
         """The sparsity and the structure at progress t; None where nothing is to be pruned yet."""
         amounts = self.amounts(t)
         unit = self._unit
-        if unit is None:
-            return amounts, self.structure
-        if unit.m:
+        if unit is not None and unit.m:
             share = max(amounts.values()) if isinstance(amounts, Mapping) else amounts
             k = max(unit.n, math.ceil(unit.m * (1 - share) - 1e-9))
             if isinstance(amounts, Mapping):
@@ -156,31 +163,13 @@ class GradualPruning(Ramp):
             else:
                 amounts = None
             return amounts, f"{k}:{unit.m}" if k < unit.m else None
-        gone = _gone(model, unit, self.skip)
-        if isinstance(amounts, Mapping):
-            asked = by_layer("sparsity", amounts, gone)
-        elif self.scope == "local":
-            asked = dict.fromkeys(gone, amounts)
-        else:
-            before, units = (sum(counts) for counts in zip(*gone.values(), strict=True))
-            return max(amounts, before / units), self.structure
-        return {n: max(s, gone[n][0] / gone[n][1]) for n, s in asked.items()}, self.structure
-
-
-def _gone(model: nn.Module, unit: Structure, skip: Any) -> dict[str, tuple[int, int]]:
-    """Layer → (how many of its units are pruned, how many it has)."""
-    counts = {}
-    for name, p in prunable_weights(model, skip).items():
-        if unit.prunes(p.shape):
-            units = unit.count(p.shape)
-            kept = units if p.mask is None else unit.rows(to_numpy(p.mask)).any(axis=1).sum()
-            counts[name] = (units - int(kept), units)
-    return counts or {"": (0, 1)}  # choose_masks says that there are none
+        return amounts, self.structure
 
 
 def refuse_floors(ramp: Any, model: nn.Module, unit: Structure) -> None:
     """Raise where so much is to stay that the target of ``ramp`` cannot be reached."""
-    sizes = {name: units for name, (_, units) in _gone(model, unit, ramp.skip).items()}
+    weights = prunable_weights(model, ramp.skip)
+    sizes = {name: unit.count(p.shape) for name, p in weights.items() if unit.prunes(p.shape)}
     floors = floors_of(ramp.keep_at_least, sizes, units=unit.units)
     for names, count in pools(sizes, ramp.amounts(1.0), ramp.scope):
         units, stay = (sum(of[n] for n in names) for of in (sizes, floors))

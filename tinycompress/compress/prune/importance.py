@@ -141,8 +141,13 @@ def layer_scores(
         ValueError: a criterion returned another shape, or NaN.
     """
     return checked_scores(
-        weights, {name: measure(p.data, gradients[name]) for name, p in weights.items()}
+        weights, {n: measure(_wide(p.data), _wide(gradients[n])) for n, p in weights.items()}
     )
+
+
+def _wide(array: Any) -> Any:
+    """Half precision as float32: a product of small numbers would be 0."""
+    return array.astype("f4") if array is not None and array.dtype == "f2" else array
 
 
 def checked_scores(

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from numbers import Integral
 from typing import Any
 
 from tinycompress import nn, optim
 from tinycompress.compress.prune.gradual import GradualPruning
 from tinycompress.compress.prune.importance import Importance
-from tinycompress.compress.prune.ramp import Schedule
+from tinycompress.compress.prune.ramp import Ramp, Schedule
 from tinycompress.data import Dataset
 from tinycompress.train.fit import fit
 from tinycompress.train.history import History
@@ -89,7 +90,7 @@ def prune_iteratively(
         seed=seed,
     )
     rounds = number_of_rounds(rounds, plan)
-    refuse_checkpoints("prune_iteratively", fit_options)
+    check_rounds("prune_iteratively", optimizer, rates, fit_options)
     plan.check_model(model)
     thin = model.copy()
     for k in range(1, rounds + 1):
@@ -127,15 +128,28 @@ def number_of_rounds(rounds: int | None, plan: GradualPruning) -> int:
         amounts = plan.amounts(1.0)
         most = max(amounts.values()) if isinstance(amounts, Mapping) else amounts
         return max(1, math.ceil(math.log(1 - most) / math.log(1 - SHARE) - 1e-9))
-    if isinstance(rounds, bool) or not isinstance(rounds, int):
+    if isinstance(rounds, bool) or not isinstance(rounds, Integral):
         raise TypeError(f"rounds must be a whole number or None, got {rounds!r}")
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds!r}")
-    return rounds
+    return int(rounds)
 
 
-def refuse_checkpoints(who: str, fit_options: Mapping[str, Any]) -> None:
-    """Each round is a run of its own: one file cannot hold them all."""
+def check_rounds(who: str, optimizer: Any, rates: Any, fit_options: Mapping[str, Any]) -> None:
+    """Each round is a run of its own, with an optimizer and rates made anew; one checkpoint cannot
+    hold them all.
+
+    Raises:
+        TypeError: ``optimizer`` or ``rates`` is no function.
+        ValueError: an option of ``fit`` that is not for rounds.
+    """
+    for name, make in (("optimizer", optimizer), ("rates", rates)):
+        if make is not None and not callable(make):
+            raise TypeError(
+                f"{who}: {name} must be a function that makes a new one in each round, got {make!r}"
+            )
+    if any(isinstance(c, Ramp) for c in fit_options.get("callbacks", ())):
+        raise ValueError(f"{who} prunes in each round by itself: leave out callbacks that prune")
     for name in ("checkpoint", "checkpoint_every", "resume", "schedule"):
         if fit_options.get(name):
             raise ValueError(

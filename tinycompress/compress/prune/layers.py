@@ -13,6 +13,8 @@ from typing import Any
 from tinycompress import nn
 from tinycompress.backend import array_module
 from tinycompress.compress.prune.amounts import matching
+from tinycompress.compress.quantize.integer import IntegerLayer
+from tinycompress.compress.quantize.layers import QuantizedLayer
 
 PRUNABLE = (nn.Linear, nn.Conv2d)
 
@@ -31,6 +33,8 @@ def prunable_weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[s
     if not isinstance(model, nn.Module):
         raise TypeError(f"a model is what can be pruned, got {type(model).__name__}")
     weights = weights_by_layer(model, PRUNABLE)
+    if not weights:
+        _refuse_codes(model)
     skipped = matching("skip", skip, weights)
     left = {name: w for name, w in weights.items() if name not in skipped}
     if not left:
@@ -39,6 +43,15 @@ def prunable_weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[s
             f"Conv2d that is not skipped (skip={skipped})"
         )
     return left
+
+
+def _refuse_codes(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, QuantizedLayer | IntegerLayer):
+            raise ValueError(
+                f"layer {name!r} is a {type(module).__name__}, whose codes are not pruned; prune "
+                "the float model first, then quantize it"
+            )
 
 
 def weights_by_layer(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, Any]:

@@ -29,8 +29,8 @@ from tinycompress.compress.prune.importance import Importance
 from tinycompress.compress.prune.iterative import (
     MakeOptimizer,
     MakeRates,
+    check_rounds,
     number_of_rounds,
-    refuse_checkpoints,
     train_once,
 )
 from tinycompress.compress.prune.masks import apply_masks
@@ -138,7 +138,7 @@ def lottery_ticket(
         seed=seed,
     )
     count = number_of_rounds(rounds, plan)
-    refuse_checkpoints("lottery_ticket", fit_options)
+    check_rounds("lottery_ticket", optimizer, rates, fit_options)
     _check_step(rewind_step, epochs * batch_count(train, fit_options.get("batch_size", 128)))
     plan.check_model(model)
     callbacks = [*fit_options.pop("callbacks", ())]

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 from tinycompress import nn
-from tinycompress.backend import Array, copy_of, device_of, on_device, to_device
+from tinycompress.backend import Array, copy_of, device_of, is_array, on_device, to_device
 from tinycompress.compress.prune.layers import check_names, prunable_weights
 
 
@@ -28,6 +28,11 @@ def apply_masks(model: nn.Module, masks: Mapping[str, Array]) -> None:
     """
     weights = parameters_of(model, masks)
     for name, mask in masks.items():
+        if not is_array(mask):
+            raise ValueError(
+                f"the mask of layer {name!r} must be bool{weights[name].shape}, "
+                f"got {type(mask).__name__}"
+            )
         if mask.shape != weights[name].shape or mask.dtype != bool:
             raise ValueError(
                 f"the mask of layer {name!r} must be bool{weights[name].shape}, "
@@ -54,6 +59,8 @@ def parameters_of(model: nn.Module, masks: Collection[str]) -> dict[str, nn.Para
 
 def strip(model: nn.Module) -> nn.Module:
     """A copy of ``model`` without masks: the zeros stay, but further training may move them."""
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"strip takes a model, got {type(model).__name__}")
     bare = model.copy()
     for p in bare.parameters():
         if p.mask is not None:

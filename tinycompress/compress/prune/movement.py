@@ -22,7 +22,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
-from tinycompress.compress.prune.amounts import check_scope
+from tinycompress.compress.prune.amounts import as_patterns, check_scope
 from tinycompress.compress.prune.gradual import refuse_floors, refuse_lost
 from tinycompress.compress.prune.latent import DenseWeights
 from tinycompress.compress.prune.layers import prunable_weights
@@ -52,6 +52,7 @@ class MovementPruning(Ramp):
         RuntimeError: at the end of a run that was stopped before ``end``.
     """
 
+    alone = True
     settings = ("scope", "structure", "skip", "keep_at_least")
 
     def __init__(
@@ -78,7 +79,7 @@ class MovementPruning(Ramp):
                 f"MovementPruning: structure must be 'weight', 'kernel' or 'row', got {structure!r}"
             )
         self.scope, self.structure, self.keep_at_least = scope, structure, keep_at_least
-        self.skip = skip if isinstance(skip, str) else tuple(skip)
+        self.skip = as_patterns("skip", skip)
         self._weights: DenseWeights | None = None
         self._scores: dict[str, Array] = {}
         self._loaded: dict[str, Any] = {}

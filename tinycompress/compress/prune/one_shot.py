@@ -18,6 +18,7 @@ from tinycompress.backend import to_numpy
 from tinycompress.compress.prune.amounts import (
     SCOPES as SCOPES,
     check_scope,
+    check_seed,
     check_sparsities,
     check_sparsity as check_sparsity,
     floors_of,
@@ -118,6 +119,7 @@ def choose_masks(
     objective: Objective | None = None,
     seed: int = 0,
     regrow: bool = False,
+    or_more: bool = False,
 ) -> dict[str, np.ndarray]:
     """The masks that :func:`prune` would set; ``model`` is only read.
 
@@ -125,19 +127,23 @@ def choose_masks(
         regrow: rank all weights anew by importance alone, whatever the masks that are there and the
             zeros: what was pruned may come back. (As magnitude a pruned weight is 0; give
             ``importance`` the arrays to rank by.)
+        or_more: where more than ``sparsity`` is pruned already, leave it so; else that is an error.
 
     Returns:
         Layer name → boolean array of the weight's shape, True where it is kept, for each layer that
         is pruned. For structure "channel" parameter name → boolean array, for weights, biases and
         what belongs to the batch norms. ``apply_masks`` takes both.
     """
+    check_seed(seed)
     if structure == "channel":
         if regrow:
             raise ValueError('regrow=True is of weights, kernels and rows, not structure="channel"')
+        prunable_weights(model)
         check_scope(scope)
         check_sparsities(sparsity)
         options: dict[str, Any] = {"amount": sparsity, "importance": importance, "scope": scope}
         options |= {"skip": skip, "keep_at_least": keep_at_least, "seed": seed}
+        options |= {"or_more": or_more}
         return channel_masks(model, data=data, objective=objective, **options)
     unit = parse_structure(structure)
     weights = _with_units(prunable_weights(model, skip), unit)
@@ -159,6 +165,7 @@ def choose_masks(
             count,
             floors,
             unit.units,
+            or_more,
         )
         for n in names:
             spread = unit.spread(keep[n], w[n].shape)

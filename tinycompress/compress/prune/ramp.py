@@ -18,7 +18,9 @@ from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tinycompress.compress.prune.amounts import check_sparsities, check_sparsity
+from tinycompress import nn
+from tinycompress.compress.prune.amounts import by_layer, check_sparsities, check_sparsity
+from tinycompress.compress.prune.layers import prunable_weights
 from tinycompress.compress.prune.schedules import cubic, exponential, linear
 from tinycompress.train.callbacks import Callback
 
@@ -47,6 +49,8 @@ class Ramp(Callback):
     # What changes are numbers of parameters in place, and masks, which only optimizers look at:
     # worker processes see the first, and never ask for the second.
     only_looks = True
+    alone: ClassVar[bool] = False  # whether weights come and go, so that no other may prune them
+    skip: Any = ()
     settings: ClassVar[tuple[str, ...]] = ()  # of the subclass, that a resumed run must have again
 
     def __init__(
@@ -92,6 +96,7 @@ class Ramp(Callback):
     # ------------------------------------------------------------------------------- in training
 
     def on_fit_begin(self, run: Run) -> None:
+        self._refuse_others(run)
         total = run.epochs * run.steps_per_epoch
         if run.step == 0:
             self.first, self.last = _steps(self.begin, total), _steps(self.end, total)
@@ -152,6 +157,27 @@ class Ramp(Callback):
                 f"schedule(1.0, {final}, {self.initial}) is {got}, not {final}"
             )
 
+    def layers(self, model: nn.Module) -> dict[str, nn.Parameter]:
+        """Layer → weight of the layers that are pruned."""
+        weights = prunable_weights(model, self.skip)
+        if isinstance(self.sparsity, Mapping):
+            return {name: weights[name] for name in by_layer("sparsity", self.sparsity, weights)}
+        return weights
+
+    def _refuse_others(self, run: Run) -> None:
+        others = [c for c in run.callbacks if isinstance(c, Ramp)]
+        others.remove(self)
+        for other in others:
+            if self.alone or other.alone:
+                theirs = other.layers(run.model)
+                both = [name for name in self.layers(run.model) if name in theirs]
+                if both:
+                    raise ValueError(
+                        f"{type(self).__name__} and {type(other).__name__} both prune "
+                        f"{', '.join(map(repr, both))}, and where weights come and go only one may "
+                        "say which are there; give each layers of its own with skip="
+                    )
+
     def _refuse_unreachable(self, total: int, per_epoch: int) -> None:
         if self.last < self.first:
             raise ValueError(
@@ -183,7 +209,7 @@ class Ramp(Callback):
 def _schedule(given: str | Schedule) -> Schedule:
     if callable(given):
         return given
-    if given not in SCHEDULES:
+    if not isinstance(given, str) or given not in SCHEDULES:
         raise ValueError(
             f"schedule must be one of {', '.join(map(repr, SCHEDULES))}, or a function "
             f"(t, final, initial) -> sparsity, got {given!r}"

@@ -21,7 +21,12 @@ from tinycompress.compress.prune.importance import (
     criterion,
     layer_scores,
 )
-from tinycompress.compress.prune.layers import check_finite
+from tinycompress.compress.prune.layers import (
+    PRUNABLE,
+    check_finite,
+    check_names,
+    weights_by_layer,
+)
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
@@ -52,6 +57,7 @@ def weight_scores(
     with on_device(next(iter(weights.values())).data):
         check_finite(weights)
         if isinstance(importance, Mapping):
+            check_names("importance", importance, weights_by_layer(model, PRUNABLE))
             chosen = Criterion(_are_given, "unused")
             return checked_scores(weights, importance), chosen
         chosen = criterion(importance, seed)

@@ -29,6 +29,7 @@ def keep_masks(
     count: int,
     floors: Mapping[str, int] | None = None,
     units: str = "weights",
+    or_more: bool = False,
 ) -> dict[str, np.ndarray]:
     """Rank the units of these layers together and drop the ``count`` least important.
 
@@ -45,6 +46,7 @@ def keep_masks(
         count: how many units are pruned afterwards, those of ``masks`` included.
         floors: how many units of each layer stay at least; 1 where it does not say.
         units: what they are called in errors.
+        or_more: where more are pruned already, leave it so.
 
     Returns:
         Boolean arrays of the shapes of the scores, True where the unit is kept.
@@ -56,13 +58,13 @@ def keep_masks(
     tiers = {n: _tiers(s, weights[n], masks[n], floors.get(n, 1)) for n, s in scores.items()}
     joined = _joined(tiers)
     before = int((joined == GONE).sum())
-    if before > count:
+    if before > count and not or_more:
         where = f"layer {next(iter(scores))!r}" if len(scores) == 1 else "the model"
         raise ValueError(
             f"{where} has {before:,} of {joined.size:,} {units} pruned already, a sparsity of "
             f"{before / joined.size:.4f}, and {count:,} were asked for; pruning only adds zeros"
         )
-    count = min(count, int((joined != LAST).sum()))
+    count = min(max(count, before), int((joined != LAST).sum()))
     return _split(~first_to_go(_joined(scores), joined, count), scores)
 
 

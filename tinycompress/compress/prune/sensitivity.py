@@ -17,7 +17,7 @@ from rich.table import Table
 from tinycompress import nn
 from tinycompress.backend import to_numpy
 from tinycompress.compress.answers import Reference, check_labels, team_of
-from tinycompress.compress.prune.amounts import check_sparsity
+from tinycompress.compress.prune.amounts import as_patterns, check_seed, check_sparsity
 from tinycompress.compress.prune.channels import Options, channel_sets, choose_channels, masks_of
 from tinycompress.compress.prune.costs import Costs, costs_of_channels, costs_of_weights
 from tinycompress.compress.prune.dependencies import follow
@@ -75,8 +75,8 @@ class PruneConfig:
                 f"sparsities must be above 0, in rising order and each once, got {given!r}"
             )
         object.__setattr__(self, "sparsities", tuple(float(value) for value in given))
-        if not isinstance(self.skip, str):
-            object.__setattr__(self, "skip", tuple(self.skip))
+        object.__setattr__(self, "skip", as_patterns("skip", self.skip))
+        check_seed(self.seed)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON values; a criterion of your own by its name."""

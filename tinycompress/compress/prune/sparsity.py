@@ -69,6 +69,8 @@ def sparsity_report(model: nn.Module) -> SparsityReport:
     Raises:
         ValueError: the model has no such layer.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"sparsity_report takes a model, got {type(model).__name__}")
     weights = weights_by_layer(model, (*PRUNABLE, QuantizedLayer, IntegerLayer))
     if not weights:
         raise ValueError(f"{type(model).__name__} has no Linear or Conv2d layer to count zeros in")

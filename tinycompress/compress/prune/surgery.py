@@ -34,10 +34,16 @@ import numpy as np
 
 from tinycompress import nn
 from tinycompress.backend import to_numpy
-from tinycompress.compress.prune.amounts import by_layer, check_scope, floors_of
+from tinycompress.compress.prune.amounts import (
+    as_patterns,
+    by_layer,
+    check_scope,
+    check_seed,
+    floors_of,
+)
 from tinycompress.compress.prune.gradual import refuse_floors, refuse_lost
 from tinycompress.compress.prune.latent import DenseWeights
-from tinycompress.compress.prune.layers import check_finite, prunable_weights
+from tinycompress.compress.prune.layers import check_finite
 from tinycompress.compress.prune.masks import apply_masks
 from tinycompress.compress.prune.one_shot import choose_masks
 from tinycompress.compress.prune.ramp import Ramp, Schedule
@@ -77,6 +83,7 @@ class DynamicSurgery(Ramp):
         RuntimeError: at the end of a run that was stopped before ``end``.
     """
 
+    alone = True
     settings = ("spread", "margin", "gamma", "power", "scope", "skip", "keep_at_least", "seed")
 
     def __init__(
@@ -101,6 +108,7 @@ class DynamicSurgery(Ramp):
             raise ValueError("DynamicSurgery needs either a sparsity, such as 0.9, or a spread")
         super().__init__(sparsity, schedule, begin, end, every, initial)
         check_scope(scope)
+        check_seed(seed)
         _check_number("margin", margin, 1.0)
         _check_number("gamma", gamma)
         _check_number("power", power)
@@ -108,7 +116,7 @@ class DynamicSurgery(Ramp):
         for value in self.spread.values() if isinstance(self.spread, dict) else [spread or 0.0]:
             _check_number("spread", value, low=-math.inf)
         self.margin, self.gamma, self.power, self.scope = margin, gamma, power, scope
-        self.skip = skip if isinstance(skip, str) else tuple(skip)
+        self.skip = as_patterns("skip", skip)
         self.keep_at_least, self.seed = keep_at_least, seed
         self._weights: DenseWeights | None = None
         self._centres: dict[str, float] = {}  # θ of each layer, with spread
@@ -222,10 +230,9 @@ class DynamicSurgery(Ramp):
 
     def _layers(self, model: nn.Module) -> dict[str, nn.Parameter]:
         """The layers that are operated on."""
-        weights = prunable_weights(model, self.skip)
-        for what, given in (("sparsity", self.sparsity), ("spread", self.spread)):
-            if isinstance(given, dict):
-                return {name: weights[name] for name in by_layer(what, given, weights)}
+        weights = self.layers(model)
+        if isinstance(self.spread, dict):
+            return {name: weights[name] for name in by_layer("spread", self.spread, weights)}
         return weights
 
     # ------------------------------------------------------------------------------- checkpoints
