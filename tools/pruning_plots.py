@@ -3,13 +3,15 @@
     python tools/pruning_plots.py
 
 Trains LeNet-300-100 for three epochs on the sample that comes with the package, prunes it by every
-criterion that needs no training, and writes ``docs/images/pruning-*.svg``. Needs matplotlib:
+criterion that needs no training, and writes ``docs/images/pruning-*.svg``. The picture of what was
+measured over seeds is made from ``results/pruning/lenet-300-100-criteria.json``. Needs matplotlib:
 ``pip install 'tinycompress[plot]'``.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ import tinycompress as tc
 from tinycompress import models, optim
 
 FOLDER = Path("docs/images")
+MEASURED = Path("results/pruning/lenet-300-100-criteria.json")
 SIZE = (7.0, 3.2)  # inches
 CRITERIA = ("magnitude", "l2", "taylor", "gradient", "snip", "random")
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
@@ -75,6 +78,22 @@ def criteria(model: Any, train: Any, test: Any) -> None:
     save(figure, "pruning-criteria")
 
 
+def measured() -> None:
+    """Error against sparsity by each criterion, trained again, mean and spread over the seeds."""
+    rows = json.loads(MEASURED.read_text("utf-8"))["table"]
+    figure, axis = plt.subplots(figsize=SIZE)
+    for name in dict.fromkeys(row["criterion"] for row in rows):
+        own = [row for row in rows if row["criterion"] == name]
+        mean, std = ([row[kind]["error"] for row in own] for kind in ("mean", "std"))
+        axis.errorbar(
+            [100 * row["sparsity"] for row in own], mean, std, fmt="o-", markersize=3, label=name
+        )
+    axis.set(xlabel="weights that are 0, percent", ylabel="error, percent", yscale="log")
+    axis.set_yticks([1, 2, 5, 10, 20, 50], labels=["1", "2", "5", "10", "20", "50"])
+    axis.legend(fontsize=8, frameon=False)
+    save(figure, "pruning-measured")
+
+
 def save(figure: Any, name: str) -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     figure.tight_layout()
@@ -85,6 +104,7 @@ def save(figure: Any, name: str) -> None:
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     plt.rcParams.update({"svg.hashsalt": "tinycompress", "svg.fonttype": "none", "font.size": 9})
+    measured()
     model, train, test = trained_lenet()
     histograms(model, train)
     criteria(model, train, test)
