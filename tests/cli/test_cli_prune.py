@@ -99,6 +99,7 @@ def test_the_report_counts_and_says_what_was_not_gained(run, run_json, model_fil
         (("--structure", "2:4", "--sparsity", 0.9), "leave it out"),
         (("--layer", "fc"), "LAYER=SHARE"),
         (("--layer", "fc=1.5"), "below 1"),
+        (("--layer", "fc=0.5", "--layer", "fc=0.9"), "given twice"),
         (("--budget-macs", 9, "--budget-parameters", 9), "one of the two"),
         (("--budget-macs", 9, "--layer", "fc=0.5"), "budget"),
         (("--schedule", "cubic", "--epochs", 0), "give --epochs"),

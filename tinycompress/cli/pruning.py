@@ -106,6 +106,8 @@ def by_layer(given: list[str] | None, rest: float | None, names: list[str]) -> d
             if not name or not equals:
                 raise ValueError(f"{text!r} is not LAYER=SHARE, such as fc1=0.9 or conv*=0.5")
             check_sparsity(f"the share of {name!r}", share)
+            if name in found:
+                raise ValueError(f"{name!r} is given twice, as {found[name]} and as {share}")
             found[name] = share
     if rest is not None:
         found |= {name: rest for name in names if name not in found and not _fits(name, found)}
