@@ -1,6 +1,5 @@
 """Bit packing: ``unpack(pack(q, bits)) == q`` for 1 to 16 bits, and nothing else is accepted."""
 
-
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
