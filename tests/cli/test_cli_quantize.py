@@ -60,7 +60,7 @@ def test_every_option_reaches_the_config(run_json, model_file):
 
 def test_dynamic_needs_no_calibration(run_json, model_file):
     found = run_json("quantize", model_file, "--dynamic", *ALONE)
-    assert {e["observer"] for e in found["layers"]} == {"each batch"}
+    assert {e["observer"] for e in found["layers"]} == {"each example"}
     assert tc.load("quantized.tcz").fc.quantization.dynamic
 
 

@@ -150,7 +150,7 @@ def test_what_the_config_leaves_out_is_said_to_be_left_out():
 def test_dynamic_layers_compute_in_integers():
     model = models.TinyCNN()
     for e in quantization_report(model, quantize(model, QuantConfig(8, dynamic=True))):
-        assert (e.activations, e.observer, e.arithmetic) == (8, "each batch", "integers")
+        assert (e.activations, e.observer, e.arithmetic) == (8, "each example", "integers")
         assert 5 < e.headroom_bits < 20
 
 

@@ -182,7 +182,7 @@ def _quantized_entry(name: str, before: nn.Module, layer: QuantizedLayer) -> Lay
         skipped="",
         activations=q.activations if dynamic else None,
         weight_observer=q.weight_observer,
-        observer="each batch" if dynamic else None,
+        observer="each example" if dynamic else None,
         learned_step=q.learn_step,
         arithmetic="integers" if dynamic else "floats",
         headroom_bits=headroom_bits(layer) if isinstance(layer, DynamicLayer) else None,
