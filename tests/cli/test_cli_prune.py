@@ -132,6 +132,10 @@ def test_sensitivity_to_pruning(run, run_json, model_file):
         (("--sparsities", "0.5", "--bits", 4), "is for quantizing"),
         (("--sparsities", "half"), "no shares"),
         (("--sparsities", "0.5", "--importance", "movement"), "in training"),
+        (
+            ("--sparsities", "0.5", "--budget-macs", 9, "--budget-parameters", 9),
+            "one of the two",
+        ),
     ],
 )
 def test_sensitivity_does_one_thing_at_a_time(options, word, misuse, model_file):

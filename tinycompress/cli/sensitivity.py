@@ -82,6 +82,10 @@ def sensitivity(
     """
     prunes = _check_together(context, sparsities)
     if prunes is not None:
+        if None not in (budget_parameters, budget_macs):
+            raise typer.BadParameter(
+                "and --budget-parameters: one of the two", param_hint="--budget-macs"
+            )
         plan = _plan(prunes, importance, structure, skip)
         data = common.last(common.load_data(dataset, data_dir, full)[0], images)
         _prune(file, plan, data, budget_parameters, budget_macs, workers, as_json)
