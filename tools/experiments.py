@@ -55,10 +55,16 @@ def train_one_cycle(
     team: Workers,
     *,
     shift: int = 2,
+    weight_decay: float | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> nn.Module:
-    """Adam with a one-cycle schedule, in place; images are shifted by up to ``shift`` pixels."""
-    rule = optim.Adam(model.parameters(), lr=lr)
+    """Adam with a one-cycle schedule, in place; images are shifted by up to ``shift`` pixels.
+
+    With a ``weight_decay``, it is SGD with momentum instead.
+    """
+    rule: optim.Optimizer = optim.Adam(model.parameters(), lr=lr)
+    if weight_decay is not None:
+        rule = optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
     steps = epochs * batch_count(train, 128)
     fit(
         model,

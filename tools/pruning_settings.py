@@ -66,11 +66,12 @@ class Work:
         seed: int,
         callbacks: Sequence[Callback] = (),
     ) -> nn.Module:
-        """Adam with one cycle, in place."""
+        """Adam (or, with ``how["decay"]``, SGD) with one cycle, in place."""
         epochs = self.epochs(how["epochs"])
         train_one_cycle(
             model, self.train, epochs, how["lr"], seed, self.team,
-            shift=how.get("shift", SHIFT[kind]), callbacks=callbacks,
+            shift=how.get("shift", SHIFT[kind]), weight_decay=how.get("decay"),
+            callbacks=callbacks,
         )  # fmt: skip
         return model
 
@@ -253,6 +254,7 @@ def again(epochs: int, end: float = 0.6) -> tuple[How, ...]:
     return tuple({"lr": lr, "epochs": epochs, "end": end} for lr in RATES)
 
 
+AS_IN_SNIP = {"shift": 0, "xavier": True}
 GRADUALLY = "of the weights, gradually, starting from the dense network"
 LONGER = "not pruned, and trained again as long as those that are"
 
@@ -274,7 +276,8 @@ SETTINGS: dict[str, Setting] = {
     f"{LENET5}-snip-99": Setting(
         LENET5, "99% of the weights at initialisation (SNIP), then trained",
         snip(LENET5, 0.99),
-        (*one_run(12), *({"lr": 2e-2, "epochs": n, "shift": 0, "xavier": True} for n in (30, 60))),
+        (*one_run(12), *({"lr": 2e-2, "epochs": n, **AS_IN_SNIP} for n in (30, 60)),
+         {"lr": 0.1, "epochs": 60, "decay": 5e-4, **AS_IN_SNIP}),
         seeds=3,
     ),
     f"{ARTICLE}-dense": Setting(
