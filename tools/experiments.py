@@ -8,6 +8,7 @@ so that a run that was interrupted goes on when it is started again.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
@@ -94,6 +95,25 @@ def write(path: Path, value: dict[str, Any]) -> None:
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
     os.replace(beside, path)
+
+
+def add_row(
+    path: Path, head: dict[str, Any], row: dict[str, Any], numbers: Sequence[str]
+) -> dict[str, Any]:
+    """The file with one more seed; several processes may add to it at the same time.
+
+    Args:
+        head: what the file begins with, if there is none.
+        numbers: keys of rows that mean, spread and worst are given of.
+    """
+    with open(path.with_suffix(".lock"), "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        file = read(path) or {**head, "seeds": []}
+        file["seeds"].append(row)
+        file = with_summary(file, numbers)
+        write(path, file)
+    path.with_suffix(".lock").unlink(missing_ok=True)
+    return file
 
 
 def origin(command: str) -> dict[str, Any]:
