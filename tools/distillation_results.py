@@ -143,7 +143,7 @@ def choices(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def table(out: Path) -> Iterator[str]:
-    """What the files say: errors as mean ± standard deviation, and how much of the gap is closed."""
+    """What the files say: errors, mean ± standard deviation, and how much of the gap is closed."""
     head = f"{'errors':>14}{'worst':>7}{'parameters':>12}{'bytes':>12}{'ECE':>8}{'agree':>8}"
     yield f"{'network':28}{head}{'closed':>8}{'seeds':>7}"
     for name in SETTINGS:

@@ -276,7 +276,8 @@ SETTINGS: dict[str, Setting] = {
         for name, setting in {
             f"cnn{phi}-alone": Setting(
                 f"the family's student at phi = {phi}, from shifted images and labels",
-                cnn_alone(phi), rates(CNN_EPOCHS, 8e-3, 4e-3, 1.6e-2), 5 if phi == HEADLINE else 3, seconds=2.5,
+                cnn_alone(phi), rates(CNN_EPOCHS, 8e-3, 4e-3, 1.6e-2),
+                5 if phi == HEADLINE else 3, seconds=2.5,
             ),
             f"cnn{phi}-distilled": Setting(
                 f"the family's student at phi = {phi}, with LeNet-5 as its teacher",
