@@ -223,6 +223,16 @@ class Hidden(nn.Module):
         return self.b(self.a(x) + x.data.mean(axis=(1, 2, 3), keepdims=True))
 
 
+def test_a_broken_batch_norm_is_refused_as_such():
+    model = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3, padding=1)
+    ).eval()
+    model[1].running_var[:] = np.nan
+    with pytest.raises(ValueError, match=r"0: what conv2d in 3 .* is NaN or infinite") as error:
+        tc.remove_channels(model, 0.5, sample=images(1, 8, 8))
+    assert "pads" not in str(error.value)
+
+
 def test_a_channel_that_is_no_constant_when_masked_is_refused():
     with pytest.raises(ValueError, match=r"a: what conv2d in b .* is no constant"):
         tc.remove_channels(Hidden(), 0.5)

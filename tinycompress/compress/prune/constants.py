@@ -69,6 +69,10 @@ class Constants:
         """(groups, columns): the one value of each channel."""
         wide = values.astype(np.float64)
         constants = wide[..., 0]
+        broken = ~np.isfinite(wide).all(axis=-1).all(axis=0)
+        self._refuse(
+            labels[broken], f"what {call} reads of it is NaN or infinite when it is masked"
+        )
         rounding = 64 * np.finfo(values.dtype).eps * np.maximum(1, np.abs(constants))
         changing = (np.abs(wide - wide[..., :1]).max(axis=-1) > rounding).any(axis=0)
         self._refuse(labels[changing], f"what {call} reads of it is no constant when it is masked")
