@@ -147,7 +147,7 @@ def _without(
     per_group = {id(m): m.weight.shape[0] // m.groups for m in slim.modules() if _by_groups(m)}
     parameters = dict(slim.named_parameters())
     for (layer, bias), constants in added.items():
-        _add(slim.get_submodule(layer), parameters[bias] if bias else None, constants)
+        add_to_bias(slim.get_submodule(layer), parameters[bias] if bias else None, constants)
     places = {(place.layer, place.own): place for place in places_of(slim).values()}
     kept: dict[tuple[str, str], list[tuple[int, np.ndarray]]] = {}
     for axis in found.axes:
@@ -170,8 +170,8 @@ def _without(
     return slim
 
 
-def _add(layer: Any, bias: nn.Parameter | None, constants: np.ndarray) -> None:
-    """Add to a bias, which may have to be made."""
+def add_to_bias(layer: Any, bias: nn.Parameter | None, constants: np.ndarray) -> None:
+    """Add (O) float64 to the bias of a layer; where it is None, the layer gets one."""
     w = layer.weight
     if bias is None:
         with on_device(w.data):
