@@ -40,12 +40,12 @@ BATCH = 256
 MISSING = 3
 
 
-def hinton_teacher() -> nn.Module:
-    """784-1200-1200-10 with dropout of a fifth of the pixels and half of the hidden units."""
+def hinton_teacher(pixels: float, hidden: float) -> nn.Module:
+    """784-1200-1200-10 with dropout of these shares of the pixels and of the hidden units."""
     return nn.Sequential(
-        nn.Flatten(), nn.Dropout(0.2),
-        nn.Linear(784, 1200), nn.ReLU(), nn.Dropout(0.5),
-        nn.Linear(1200, 1200), nn.ReLU(), nn.Dropout(0.5),
+        nn.Flatten(), nn.Dropout(pixels),
+        nn.Linear(784, 1200), nn.ReLU(), nn.Dropout(hidden),
+        nn.Linear(1200, 1200), nn.ReLU(), nn.Dropout(hidden),
         nn.Linear(1200, 10),
     )  # fmt: skip
 
@@ -128,7 +128,7 @@ class Setting:
 
 def regularised_teacher(work: Work, seed: int, how: How) -> nn.Module:
     """With dropout, max-norm and shifted images."""
-    model, epochs = hinton_teacher(), work.epochs(how)
+    model, epochs = hinton_teacher(*how["dropout"]), work.epochs(how)
     rule, schedule = one_cycle(model, work.train, how, epochs)
     fit(
         model, work.train, epochs, rule, schedule=schedule, schedule_every="step",
@@ -247,7 +247,10 @@ HINTON_EPOCHS, CNN_EPOCHS = 40, 12
 SETTINGS: dict[str, Setting] = {
     "hinton-teacher": Setting(
         "784-1200-1200-10 with dropout, max-norm and images shifted by up to 2 pixels",
-        regularised_teacher, rates(HINTON_EPOCHS, 1e-3, 2e-3), seconds=8.0,
+        regularised_teacher,
+        (*rates(50, 1e-3, 2e-3, dropout=(0.2, 0.5)),
+         *({"lr": 1e-3, "epochs": 50, "dropout": d} for d in ((0.0, 0.5), (0.0, 0.3)))),
+        seconds=8.0,
     ),
     "hinton-alone": Setting(
         "784-800-800-10 from images and labels, without regularisation",

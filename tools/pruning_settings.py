@@ -277,7 +277,7 @@ SETTINGS: dict[str, Setting] = {
         LENET5, "99% of the weights at initialisation (SNIP), then trained",
         snip(LENET5, 0.99),
         (*one_run(12), *({"lr": 2e-2, "epochs": n, **AS_IN_SNIP} for n in (30, 60)),
-         {"lr": 0.1, "epochs": 60, "decay": 5e-4, **AS_IN_SNIP}),
+         *({"lr": 0.1, "epochs": 60, "decay": 5e-4, **AS_IN_SNIP, "shift": n} for n in (0, 1))),
         seeds=3,
     ),
     f"{ARTICLE}-dense": Setting(
