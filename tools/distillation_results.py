@@ -35,7 +35,9 @@ from experiments import (
     data_in_words,
     data_of,
     origin,
+    pending,
     read,
+    row_of,
     without_folders,
     write,
 )
@@ -49,23 +51,6 @@ SHORT = 15
 
 SMALL = 100_000
 """Files of more bytes are measured, and not kept."""
-
-Job = tuple[int, str]  # seed, setting
-
-
-def jobs_of(names: Sequence[str], out: Path, seeds: Sequence[int] | None) -> list[Job]:
-    """What is not there yet, in the order of the settings, seed by seed."""
-    return [
-        (seed, name)
-        for name in names
-        for seed in range(SETTINGS[name].seeds)
-        if (seeds is None or seed in seeds) and row_of(out, name, seed) is None
-    ]
-
-
-def row_of(out: Path, name: str, seed: int) -> dict[str, Any] | None:
-    rows = read(out / f"{name}.json").get("seeds", ())
-    return next((row for row in rows if row["seed"] == seed), None)
 
 
 def measure(work: Work, out: Path, seed: int, name: str) -> dict[str, Any]:
@@ -89,7 +74,7 @@ def measure(work: Work, out: Path, seed: int, name: str) -> dict[str, Any]:
 
 def run(work: Work, names: Sequence[str], out: Path, seeds: Sequence[int] | None, command: str):
     """Every seed of every setting that is not there yet."""
-    jobs = jobs_of(names, out, seeds)
+    jobs = pending(out, {name: SETTINGS[name].seeds for name in names}, seeds)
     left = sum(SETTINGS[n].seconds * work.best(n)["epochs"] for _, n in jobs)
     print(f"{len(jobs)} networks, about {left / 60:.0f} minutes on two cores", flush=True)
     for seed, name in jobs:

@@ -14,7 +14,7 @@ import os
 import platform
 import statistics
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,29 @@ def add_row(
         write(path, file)
     path.with_suffix(".lock").unlink(missing_ok=True)
     return file
+
+
+def row_of(out: Path, name: str, seed: int) -> dict[str, Any] | None:
+    """What ``out/name.json`` says of this seed."""
+    rows = read(out / f"{name}.json").get("seeds", ())
+    return next((row for row in rows if row["seed"] == seed), None)
+
+
+def pending(
+    out: Path, seeds: Mapping[str, int], among: Sequence[int] | None
+) -> list[tuple[int, str]]:
+    """(seed, name) of what is not there yet, name by name.
+
+    Args:
+        seeds: name → how many.
+        among: these seeds alone; None: all.
+    """
+    return [
+        (seed, name)
+        for name, many in seeds.items()
+        for seed in range(many)
+        if (among is None or seed in among) and row_of(out, name, seed) is None
+    ]
 
 
 def origin(command: str) -> dict[str, Any]:
