@@ -17,6 +17,7 @@ from typing import Any
 from tinycompress import nn
 from tinycompress.backend import to_numpy
 from tinycompress.compress.distill import (
+    Ensemble,
     FamilyMember,
     Scale,
     distill as distill_into,
@@ -26,8 +27,10 @@ from tinycompress.compress.distill import (
 from tinycompress.compress.distill.family import PHIS
 from tinycompress.compress.distill.objective import Teachers, teacher_list
 from tinycompress.data import Dataset
-from tinycompress.format import to_bytes
+from tinycompress.format import register, to_bytes
 from tinycompress.train import predict
+
+register(Ensemble)  # so that a file can hold several teachers as one
 
 
 def student_family(

@@ -6,7 +6,10 @@ import pytest
 from tinycompress import functional as F, nn, optim, random
 from tinycompress.backend import device_of, to_numpy
 from tinycompress.compress.distill import (
+    Decoupled,
     DistillationObjective,
+    Hint,
+    Relations,
     compare,
     distill,
     distillation_loss,
@@ -355,3 +358,72 @@ def test_a_batch_without_teacher_logits_is_refused():
     objective = DistillationObjective()
     with pytest.raises(ValueError, match=r"holds no teacher logits; train on with_teacher_logits"):
         objective(student_net(), *blobs(4).arrays)
+
+
+def test_who_does_not_take_the_images_is_named(teacher):
+    flat, data = nn.Sequential(nn.Flatten(), nn.Linear(24, CLASSES)), blobs(8)
+    with pytest.raises(ValueError, match=r"teacher does not take .* float32 \(1, 5, 5\): linear"):
+        distill(flat, student_net(), data, epochs=1)
+    with pytest.raises(ValueError, match="the student does not take these images, float32"):
+        distill(teacher, flat, data, epochs=1)
+    with pytest.raises(ValueError, match=r"the teacher does not take .* do not mix"):
+        distill(teacher.copy().to(np.float64), student_net(), data, epochs=1)
+
+
+def test_in_float64_the_student_is_trained_in_float64(teacher):
+    data = blobs(8)
+    double = Dataset(data.images.astype(np.float64), data.labels)
+    small = distill(teacher.to(np.float64), student_net().to(np.float64), double, epochs=1)
+    assert {p.dtype for p in small.parameters()} == {np.dtype(np.float64)}
+
+
+@pytest.mark.parametrize("answer", [np.nan, np.inf])
+@pytest.mark.parametrize("augment", [None, shifted])
+def test_a_teacher_that_answers_no_numbers_is_refused(teacher, answer, augment):
+    teacher.fc2.bias.data[0] = answer
+    with pytest.raises(ValueError, match=rf"the teacher answers \[ *{answer}"):
+        distill(teacher, student_net(), blobs(8), epochs=1, augment=augment)
+
+
+def test_the_image_for_which_a_teacher_answers_no_numbers_is_named():
+    images = blobs(8).images
+    images[5] = 1e30
+    model = nn.Sequential(nn.Flatten(), nn.Linear(25, 3), nn.Linear(3, CLASSES))
+    model[1].weight.data[:] = 1e10
+    with pytest.raises(ValueError, match=r"for image 5, which nobody can learn from"):
+        with_teacher_logits(model, Dataset(images))
+
+
+def test_what_is_no_student_no_data_and_no_teacher_is_refused_by_name(teacher):
+    for arguments, message in [
+        ((teacher, student_net, blobs(8)), "student must be a model, got a function"),
+        ((teacher, student_net(), blobs(8).images), "data must be a tc.data.Dataset, got ndarray"),
+        ((None, student_net(), blobs(8)), "teacher must be a model or several, got a NoneType"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            distill(*arguments, epochs=1)
+    with pytest.raises(TypeError, match="teacher_weights must be a list of numbers"):
+        distill(teacher, student_net(), blobs(8), epochs=1, teacher_weights=1.0)
+
+
+@pytest.mark.parametrize("terms", [None, [Hint("conv", "fc1", 0.1)]], ids=["formula", "hint"])
+def test_a_frozen_student_is_refused_and_a_frozen_layer_stays(teacher, terms):
+    """The adapter of a hint must not be all that learns."""
+    student = student_net()
+    student.conv.weight.requires_grad = False
+    small = distill(teacher, student, blobs(64), epochs=1, terms=terms)
+    np.testing.assert_array_equal(small.conv.weight.data, student.conv.weight.data)
+    assert not np.array_equal(small.fc.weight.data, student.fc.weight.data)
+    for p in student.parameters():
+        p.requires_grad = False
+    with pytest.raises(ValueError, match="no parameter that can be trained"):
+        distill(teacher, student, blobs(8), epochs=1, terms=terms)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_batches_of_one_sample_are_learned_from(teacher, batch_size):
+    student = student_net()
+    terms = [Relations(), Decoupled(0.1), Hint("conv", "fc1", 0.01)]
+    small = distill(teacher, student, blobs(4), epochs=1, batch_size=batch_size, terms=terms)
+    assert all(np.isfinite(p.data).all() for p in small.parameters())
+    assert snapshot(small)[0] != snapshot(student)[0]

@@ -86,6 +86,27 @@ def test_ensembles_that_are_none_are_refused(teacher):
         Ensemble([teacher], [1, 2])
     with pytest.raises(ValueError, match="mean must be one of logits, probabilities"):
         Ensemble([teacher], mean="median")
+    with pytest.raises(ValueError, match="there must be 1 to 1,000 weights"):
+        Ensemble(None, [1.0] * 1001)
+    with pytest.raises(
+        ValueError, match=r"same classes apart, got outputs of \(2, 5\) and \(2, 1\)"
+    ):
+        Ensemble([teacher, tc.nn.Sequential(tc.nn.Flatten(), tc.nn.Linear(36, 1))])(
+            blobs(2).images
+        )  # which NumPy would add up
+
+
+@pytest.mark.parametrize("weights", [None, [2, 1], [1 / 3, 0.1]])
+@pytest.mark.parametrize("mean", ["logits", "probabilities"])
+def test_an_ensemble_is_kept_in_a_file_and_answers_the_same(weights, mean, teacher, tmp_path):
+    both = Ensemble([teacher, Ensemble([plain_student()])], weights, mean)
+    tc.save(both, tmp_path / "both.tcz")
+    loaded = tc.load(tmp_path / "both.tcz")
+    assert isinstance(loaded, Ensemble)
+    images = blobs(10).images
+    np.testing.assert_array_equal(predict(loaded, images), predict(both, images))
+    small = distill(loaded, plain_student(), blobs(20), epochs=1, workers=1)
+    assert sorted(bits(small)) == sorted(bits(plain_student()))
 
 
 # ------------------------------------------------------------------------------------ born again

@@ -290,6 +290,24 @@ def test_numbers_out_of_range_are_refused(make):
         make()
 
 
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Hint(None, None), "a layer is named by a string, got None"),
+        (lambda: Hint(0, 0), "a layer is named by a string, got 0"),
+        (lambda: Attention("conv", None), "a layer is named by a string"),
+        (lambda: Hint("a", "b", weight="1"), "Hint: weight must be a number, got '1'"),
+        (lambda: SoftTargets(temperature="4"), "temperature must be a number, got '4'"),
+        (lambda: Decoupled(alpha=None), "decoupled: alpha must be a number"),
+        (lambda: DistillationObjective(alpha="all"), "alpha.* must be a number"),
+    ],
+    ids=["no layers", "numbered", "one", "weight", "temperature", "decoupled", "alpha"],
+)
+def test_what_is_no_name_and_no_number_is_refused(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
 @pytest.mark.parametrize("terms", [[Hint], ["conv"], [hint_loss]])
 def test_what_is_no_term_is_refused(terms):
     with pytest.raises(TypeError, match="terms must be terms"):

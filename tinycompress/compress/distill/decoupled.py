@@ -17,12 +17,12 @@ teacher's logit at the label from the largest of the others.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tinycompress import functional as F
 from tinycompress.backend import array_module, on_device
 from tinycompress.compress.distill.losses import check_weights, has_numbers, logit_pair
+from tinycompress.optim.checks import non_negative
 from tinycompress.tensor import Tensor
 
 OUT_OF_THE_QUESTION = 1e9
@@ -65,9 +65,8 @@ def decoupled_loss(
 
 def check_decoupled(alpha: float, beta: float) -> None:
     """Raise unless both weights are finite and ≥ 0."""
-    for name, value in (("alpha", alpha), ("beta", beta)):
-        if not (math.isfinite(value) and value >= 0):
-            raise ValueError(f"decoupled: {name} must be a finite number ≥ 0, got {value!r}")
+    non_negative("decoupled: alpha", alpha)
+    non_negative("decoupled: beta", beta)
 
 
 def _parts(z: Tensor, is_label: Tensor) -> tuple[Tensor, Tensor]:

@@ -20,42 +20,61 @@ from typing import Any
 
 from tinycompress import functional as F
 from tinycompress.compress.distill.objective import teacher_list, teacher_shares
-from tinycompress.nn import Module, ModuleList
+from tinycompress.nn import Identity, Module, ModuleList
 from tinycompress.tensor import Tensor
 
 MEANS = ("logits", "probabilities")
 TINY = 1e-30  # a probability that float32 can hold; its logarithm is finite
+MOST = 1_000  # models in a file, which costs little to ask for that many
 
 
 class Ensemble(Module):
     """Models that answer as one: images → (N, K) logits.
 
     Args:
-        models: at least one, with the same classes. They are held, not copied.
+        models: at least one, with the same classes. They are held, not copied. None: as many empty
+            places as there are weights, which the reader of a file fills.
         weights: ≥ 0, one for each, divided by their sum; None: alike.
         mean: "logits" or "probabilities".
 
     Raises:
-        TypeError, ValueError: no models, weights that do not fit, another mean.
+        TypeError, ValueError: no models, weights that do not fit, another mean; when it is called,
+            models with other numbers of classes.
     """
 
     def __init__(
         self,
-        models: Sequence[Module],
+        models: Sequence[Module] | None,
         weights: Sequence[float] | None = None,
         mean: str = "logits",
     ) -> None:
         super().__init__()
         if mean not in MEANS:
             raise ValueError(f"Ensemble: mean must be one of {', '.join(MEANS)}, got {mean!r}")
-        members = teacher_list(models)
+        members = teacher_list(_places(weights) if models is None else models)
         self.weights, self.mean = teacher_shares(weights, len(members)), mean
+        self.given = [1.0] * len(members) if weights is None else [float(w) for w in weights]
         self.members = ModuleList(members)
 
     def forward(self, x: Any) -> Tensor:
         total: Any = None
         for weight, member in zip(self.weights, self.members, strict=True):
             z = member(x)
+            if total is not None and z.shape != total.shape:
+                raise ValueError(
+                    "Ensemble: all models must tell the same classes apart, got outputs of "
+                    f"{total.shape} and {z.shape}"
+                )
             part = weight * (z if self.mean == "logits" else F.softmax(z, axis=1))
             total = part if total is None else total + part
         return total if self.mean == "logits" else total.clamp(min=TINY).log()
+
+    def config(self) -> dict[str, Any]:
+        """What a file says of it, beside its models; ``students.py`` lets files name the class."""
+        return {"models": None, "weights": self.given, "mean": self.mean}
+
+
+def _places(weights: Sequence[float] | None) -> list[Module]:
+    if weights is None or len(weights) > MOST:
+        raise ValueError(f"Ensemble: without models there must be 1 to {MOST:,} weights")
+    return [Identity() for _ in weights]

@@ -76,11 +76,13 @@ def distill(
             ``callbacks``, ``seed``, ``workers``, ``checkpoint``, ``progress`` …
 
     Raises:
-        TypeError, ValueError: a number out of range, other numbers of classes, layers that are not
-            there, or what ``fit`` refuses.
+        TypeError, ValueError: a number out of range, other numbers of classes, images that a model
+            does not take, a teacher that answers NaN, a student of which nothing can be trained,
+            layers that are not there, or what ``fit`` refuses.
     """
     if "objective" in fit_options:
         raise TypeError("distill brings its own objective; for another one, use fit")
+    _check_arguments(student, data)
     teachers = teacher_list(teacher)
     shares = teacher_shares(teacher_weights, len(teachers))
     terms = checked_terms(terms)
@@ -100,6 +102,18 @@ def distill(
     with learned_adapters(objective, pupil, data.images, optimizer):
         fit(pupil, data, epochs, optimizer, objective=objective, schedule=schedule, **fit_options)
     return pupil
+
+
+def _check_arguments(student: Module, data: Dataset) -> None:
+    if not isinstance(student, Module):
+        raise TypeError(f"distill: student must be a model, got a {type(student).__name__}")
+    if not isinstance(data, Dataset):
+        raise TypeError(f"distill: data must be a tc.data.Dataset, got {type(data).__name__}")
+    if not any(p.requires_grad for p in student.parameters()):  # an adapter alone could learn
+        raise ValueError(
+            "distill: the student has no parameter that can be trained: it has none, or all are "
+            "frozen (requires_grad is False)"
+        )
 
 
 def with_labels(data: Dataset, classes: int) -> Dataset:
@@ -145,13 +159,25 @@ def _check_layers(student: Module, terms: Sequence[Term]) -> None:
 
 def _check_classes(teachers: Sequence[Module], student: Module, data: Dataset) -> int:
     """Ask all for one image, before the teachers answer for all of them; how many classes."""
-    one = data.images[:1]
-    z_s = predict(student, one, workers=1)
+    z_s = _asked_once("the student", student, data)
     for teacher in teachers:
-        z_t = predict(teacher, one, workers=1)
+        z_t = _asked_once("the teacher", teacher, data)
+        if not np.isfinite(z_t).all():
+            raise ValueError(f"distill: the teacher answers {z_t[0]}, which nobody can learn from")
         if z_t.shape != z_s.shape:
             raise ValueError(
                 f"distill: the teacher tells {z_t.shape[1]} classes apart, the student "
                 f"{z_s.shape[1]}; give the student as many outputs"
             )
     return z_s.shape[1]
+
+
+def _asked_once(who: str, model: Module, data: Dataset) -> np.ndarray:
+    """What a model answers for the first image, (1, K)."""
+    one = data.images[:1]
+    try:
+        return to_numpy(predict(model, one, workers=1))
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"distill: {who} does not take these images, {one.dtype} {one.shape[1:]}: {error}"
+        ) from error

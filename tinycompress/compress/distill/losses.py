@@ -29,10 +29,10 @@ Hinton, Vinyals & Dean 2015, arXiv:1503.02531, sections 2 and 2.1.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from tinycompress import functional as F
+from tinycompress.optim.checks import positive, unit_interval
 from tinycompress.tensor import Tensor, as_float_tensor, as_tensor
 
 
@@ -127,7 +127,5 @@ def logit_pair(student_logits: Any, teacher_logits: Any) -> tuple[Tensor, Tensor
 
 def check_weights(temperature: float, alpha: float) -> None:
     """Raise unless 0 < T < ∞ and 0 ≤ α ≤ 1."""
-    if not (math.isfinite(temperature) and temperature > 0):
-        raise ValueError(f"temperature must be a finite number > 0, got {temperature!r}")
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha, the share of the teacher, must lie in [0, 1], got {alpha!r}")
+    positive("temperature", temperature)
+    unit_interval("alpha, the share of the teacher,", alpha)

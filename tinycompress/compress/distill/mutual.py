@@ -25,6 +25,7 @@ from tinycompress.compress.distill.objective import teacher_list
 from tinycompress.data import Dataset
 from tinycompress.graph import no_grad
 from tinycompress.nn import Module
+from tinycompress.optim.checks import non_negative
 from tinycompress.tensor import Tensor
 from tinycompress.train.fit import fit
 
@@ -46,8 +47,7 @@ class MutualObjective:
 
     def __post_init__(self) -> None:
         check_weights(self.temperature, 1.0)
-        if not 0 <= self.weight < float("inf"):
-            raise ValueError(f"mutual learning: weight must be finite and ≥ 0, got {self.weight!r}")
+        non_negative("mutual learning: weight", self.weight)
 
     def __call__(
         self, cohort: Module, images: Any, labels: Any, *rest: Any

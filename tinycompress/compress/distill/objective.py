@@ -15,11 +15,13 @@ Read ``losses.py``, ``terms.py``, ``taps.py`` and ``train/objective.py`` first.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeGuard
 
-from tinycompress.backend import to_device
+import numpy as np
+
+from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.distill.losses import check_weights
 from tinycompress.compress.distill.taps import Taps, tapped_layer
 from tinycompress.compress.distill.terms import (
@@ -210,7 +212,11 @@ def checked_terms(terms: Sequence[Term] | Term | None) -> list[Term]:
 
 def teacher_list(teacher: Any) -> list[Module]:
     """One model or several as a list, or a ``TypeError``."""
-    models = [teacher] if isinstance(teacher, Module) else list(teacher)
+    if isinstance(teacher, Module):
+        return [teacher]
+    if not isinstance(teacher, Iterable):
+        raise TypeError(f"teacher must be a model or several, got a {type(teacher).__name__}")
+    models = list(teacher)
     if not models:
         raise ValueError("teacher: the list of teachers is empty")
     for model in models:
@@ -223,6 +229,8 @@ def teacher_shares(weights: Sequence[float] | None, count: int | None) -> list[f
     """Weights of ``count`` teachers (None: as many as there are weights, or 1) with sum 1."""
     if weights is None:
         return [1 / (count or 1)] * (count or 1)
+    if isinstance(weights, str) or not isinstance(weights, Iterable):
+        raise TypeError(f"teacher_weights must be a list of numbers, got {weights!r}")
     given = [float(w) for w in weights]
     if not given or not all(math.isfinite(w) and w >= 0 for w in given) or sum(given) == 0:
         raise ValueError(
@@ -239,8 +247,17 @@ def with_teacher_logits(
     """``data`` with the teacher's logits (N, K), computed in evaluation mode, as its last array.
 
     Of several teachers: one array each, in their order.
+
+    Raises:
+        ValueError: a teacher that answers NaN or infinity; names the first image.
     """
     for model in teacher_list(teacher):
         logits = predict(model, data.images, workers=workers)
+        finite = np.isfinite(to_numpy(logits)).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"the teacher answers {to_numpy(logits[finite.argmin()])} for image "
+                f"{finite.argmin()}, which nobody can learn from"
+            )
         data = data.with_array(to_device(logits, data.device))
     return data

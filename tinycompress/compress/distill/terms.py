@@ -9,7 +9,6 @@ A term is a description: which loss, how much of it, and of which layers. It com
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -29,6 +28,7 @@ from tinycompress.compress.distill.relations import (
     relational_distance_loss,
 )
 from tinycompress.nn import Module
+from tinycompress.optim.checks import non_negative
 from tinycompress.tensor import Tensor
 
 
@@ -155,12 +155,17 @@ class FeatureTerm(Term):
     weight: float = 1.0
     teacher: int = 0
     needs_answers: ClassVar[bool] = False
+    logits_will_do: ClassVar[bool] = False  # where no layer is named
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if isinstance(self.teacher, bool) or not isinstance(self.teacher, int) or self.teacher < 0:
             raise ValueError(f"{self!r}: teacher is the number of a teacher, from 0")
-        if (self.student_layer is None) != (self.teacher_layer is None):
+        layers = (self.student_layer, self.teacher_layer)
+        for layer in layers:
+            if not (isinstance(layer, str) or (layer is None and self.logits_will_do)):
+                raise TypeError(f"{self!r}: a layer is named by a string, got {layer!r}")
+        if layers.count(None) == 1:
             raise ValueError(f"{self!r}: name a layer of both, or of neither")
 
 
@@ -220,6 +225,7 @@ class Relations(FeatureTerm):
     teacher: int = 0
     distance: float = 1.0
     angle: float = 2.0
+    logits_will_do: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,6 +244,4 @@ class Relations(FeatureTerm):
 
 def check_term_weight(term: Term, name: str, value: float) -> None:
     """Raise unless ``value`` is a finite number ≥ 0."""
-    if not (math.isfinite(value) and value >= 0):
-        kind = type(term).__name__
-        raise ValueError(f"{kind}: {name} must be a finite number ≥ 0, got {value!r}")
+    non_negative(f"{type(term).__name__}: {name}", value)
