@@ -24,7 +24,7 @@ from tinycompress.compress.distill import (
     largest_within,
     student_family as family_of,
 )
-from tinycompress.compress.distill.family import PHIS
+from tinycompress.compress.distill.family import PHIS, checked_shape
 from tinycompress.compress.distill.objective import Teachers, teacher_list
 from tinycompress.data import Dataset
 from tinycompress.format import register, to_bytes
@@ -110,16 +110,20 @@ def student_within_budget(
 ) -> nn.Module:
     """A new student for this teacher and these images: the family's largest within the budget.
 
+    It has the images' dtype; the bytes are those of float32.
+
     Raises:
-        ValueError: no budget, or one below the smallest student, whose cost is named.
+        ValueError: no budget, or one below the smallest student, whose cost is named; images of
+            fewer than 4×4 pixels.
     """
     image = data.images[:1]
-    classes = to_numpy(predict(teacher_list(teacher)[0], image, workers=1)).shape[1]
-    shape = tuple(image.shape[1:])
+    first = teacher_list(teacher)[0]
+    classes = to_numpy(predict(first, image, workers=1)).shape[1]
+    shape = checked_shape(tuple(image.shape[1:]))
     base = Scale(resolution=min(28, *shape[1:])) if scale is None else scale
     family = student_family(scale=base, image_shape=shape, classes=classes)
     member = largest_within(family, budget_bytes=budget_bytes, budget_parameters=budget_parameters)
-    return member.make().to(teacher_list(teacher)[0].device)
+    return member.make().to(image.dtype).to(first.device)
 
 
 def file_size(model: nn.Module) -> int:

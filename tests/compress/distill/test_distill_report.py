@@ -1,5 +1,6 @@
 """What distillation was worth: the gap, agreement and calibration, on the same seeds."""
 
+import functools
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from tinycompress import nn, optim
 from tinycompress.compress.distill import (
     Ensemble,
     LogitMatching,
+    compare,
     distill,
     distillation_report,
     distillation_trial,
@@ -66,6 +68,29 @@ def test_who_is_as_often_right_as_sure_is_calibrated():
     assert expected_calibration_error(logits, np.ones(10, int)) == pytest.approx(0.8)
     certain = np.array([[1e4, 0.0]])
     assert expected_calibration_error(certain, np.array([0])) == 0
+
+
+def test_a_confidence_at_an_edge_belongs_to_the_bin_below():
+    """As the bins are (low, high]; and there are 15, where nobody says otherwise."""
+    half, certain = np.array([[0.0, 0.0]]), np.array([[1e4, 0.0]])
+    assert [b.count for b in reliability(half, np.array([0]), 2)] == [1, 0]
+    assert [b.count for b in reliability(certain, np.array([0]), 2)] == [0, 1]
+    edges = [b.high for b in reliability(half, np.array([0]))]
+    np.testing.assert_allclose(edges, np.arange(1, 16) / 15)
+
+
+def test_calibration_of_what_are_no_answers_is_refused():
+    logits, labels = np.zeros((2, 3)), np.zeros(2, int)
+    for z, y, bins, message in [
+        (logits + np.nan, labels, 15, "NaN or infinity"),
+        (logits, labels + 3, 15, "labels must be integers 0 … 2"),
+        (logits, labels - 1, 15, "labels must be integers 0 … 2"),
+        (logits, labels + 0.5, 15, "labels must be integers 0 … 2"),
+        (logits, labels, 0, "bins must be an integer ≥ 1"),
+        (logits[:, :0], labels, 15, "needs logits"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            expected_calibration_error(z, y, bins)
 
 
 def test_calibration_of_nothing_is_refused():
@@ -126,11 +151,12 @@ def test_its_table_has_the_means_over_the_seeds():
 
 
 def test_without_a_gap_there_is_no_share():
-    data, (teacher, alone, distilled) = scripted([20, 20, 10])
-    report = distillation_report(teacher, alone, distilled, data)
-    assert report.gap_closed is None
-    assert report.gap_closed_by_seed == [None]
-    assert "there is no gap" in str(report)
+    for errors in ([20, 20, 10], [20, 15, 10]):  # nor where the student alone is the better one
+        data, (teacher, alone, distilled) = scripted(errors)
+        report = distillation_report(teacher, alone, distilled, data)
+        assert report.gap_closed is None
+        assert report.gap_closed_by_seed == [None]
+        assert "there is no gap" in str(report)
 
 
 def test_several_teachers_are_graded_as_one(teacher):
@@ -145,6 +171,16 @@ def test_reports_of_what_cannot_be_compared_are_refused(teacher):
         distillation_report(teacher, [student, student], student, data)
     with pytest.raises(ValueError, match="labels must be class numbers"):
         distillation_report(teacher, student, student, few_labels(data, 1))
+    one = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    with pytest.raises(ValueError, match="teacher tells 5 classes apart, the student 1"):
+        distillation_report(teacher, student, one, data)
+    with pytest.raises(ValueError, match="teacher tells 5 classes apart, the student 1"):
+        compare(teacher, one, data)
+    for few in (few_labels(data, 1), few_labels(data.take(CLASSES), 0)):  # also N = K
+        with pytest.raises(ValueError, match="labels must be class numbers"):
+            compare(teacher, student, few)
+    with pytest.raises(ValueError, match="labels go up to 5, but the model has 5 outputs"):
+        compare(teacher, student, Dataset(data.images, data.labels * 0 + 5))
     with pytest.raises(ValueError, match="one seed or more"):
         distillation_trial(teacher, plain_student, data, data, epochs=1, seeds=())
 
@@ -189,12 +225,35 @@ def faster(model):
 
 
 def test_with_alpha_zero_the_two_are_the_same_student(teacher):
-    """So whatever differs comes from the teacher."""
+    """With the same dropout, too. So whatever differs comes from the teacher."""
     report = distillation_trial(
-        teacher, plain_student, blobs(100), blobs(200, seed=2), epochs=2, seeds=(1,), alpha=0.0,
+        teacher, dropping_student, blobs(100), blobs(200, seed=2), epochs=2, seeds=(1,), alpha=0.0,
         workers=1,
     )  # fmt: skip
-    assert report.alone[0].errors == report.distilled[0].errors
+    alone, distilled = report.alone[0], report.distilled[0]
+    assert alone.errors == distilled.errors
+    assert alone.calibration_error == pytest.approx(distilled.calibration_error, rel=1e-3)
+
+
+def dropping_student():
+    return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(36, CLASSES))
+
+
+def test_what_is_for_one_training_is_refused_in_a_trial(teacher, tmp_path):
+    """One checkpoint for all would be that of another run."""
+    run = functools.partial(
+        distillation_trial, teacher, plain_student, blobs(8), blobs(8), epochs=1
+    )
+    for options in (
+        {"checkpoint": tmp_path / "c"}, {"resume": True}, {"seed": 1}, {"alone": {"schedule": None}}
+    ):  # fmt: skip
+        with pytest.raises(TypeError, match="is for one training, and these are 6"):
+            run(**options)
+    with pytest.raises(TypeError, match="seeds must be a list, got 3"):
+        run(seeds=3)
+    with pytest.raises(ValueError, match="without labels there is no student alone"):
+        distillation_trial(teacher, plain_student, Dataset(blobs(8).images), blobs(8), epochs=1)
+    assert len(run(seeds=np.arange(2), workers=1).alone) == 2
 
 
 def test_a_trial_with_few_labels_trains_both_on_these(teacher):

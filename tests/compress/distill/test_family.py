@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 import tinycompress as tc
-from tinycompress.compress.distill import Scale, largest_within, scaled_student
+from tinycompress.compress.distill import FamilyMember, Scale, largest_within, scaled_student
 from tinycompress.data import Dataset
 
 
@@ -89,6 +89,32 @@ def test_the_largest_member_within_all_budgets_is_chosen():
         largest_within(family)
 
 
+def member(macs, parameters):
+    return FamilyMember(0, 1, 1, 4, parameters, macs, None, (1, 28, 28), 10)
+
+
+def test_the_largest_has_most_multiplications_and_then_most_parameters():
+    family = [member(10, 9), member(20, 5), member(20, 6), member(30, 99)]
+    assert largest_within(family, budget_parameters=20) == member(20, 6)
+    with pytest.raises(ValueError, match="are not measured"):
+        largest_within(family, budget_bytes=1000)
+    with pytest.raises(ValueError, match="no members"):
+        largest_within([], budget_parameters=20)
+
+
+def test_a_network_that_comes_twice_has_the_phi_that_was_asked_for_first():
+    family = tc.student_family([-16, -16.001, -8])
+    assert [m.phi for m in family] == [-16, -8]
+
+
+def test_in_float64_a_budget_makes_a_float64_student():
+    images = np.random.default_rng(0).random((20, 1, 8, 8))
+    data = Dataset(images, np.arange(20) % 5)
+    teacher = tc.nn.Sequential(tc.nn.Flatten(), tc.nn.Linear(64, 5)).to(np.float64)
+    small = tc.distill(teacher, data=data, budget_parameters=1_000, epochs=1)
+    assert {p.dtype for p in small.parameters()} == {np.dtype(np.float64)}
+
+
 def test_distill_takes_a_budget_in_the_place_of_a_student(tmp_path):
     data, teacher = digits(), tc.models.LeNet300100()
     small = tc.distill(teacher, data=data, budget_bytes=12_000, epochs=1, temperature=2.0)
@@ -132,3 +158,26 @@ def test_scales_that_break_the_rule_are_refused():
         Scale(width=0)
     with pytest.raises(ValueError, match="above that of images"):
         tc.student_family([1])
+    with pytest.raises(ValueError, match="phi must be a finite number"):
+        tc.student_family([float("nan")])
+    for shape in ((784,), (1, 3, 28)):
+        with pytest.raises(ValueError, match=r"of 4×4 pixels or more"):
+            tc.student_family([0], image_shape=shape)
+    small = Dataset(np.zeros((8, 1, 3, 3), np.float32), np.zeros(8, int))
+    teacher = tc.nn.Sequential(tc.nn.Flatten(), tc.nn.Linear(9, 5))
+    with pytest.raises(ValueError, match=r"got \(1, 3, 3\)"):
+        tc.distill(teacher, data=small, budget_bytes=9_000, epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ((0, 3, 8), "depth must be an integer ≥ 1"),
+        ((1, 3, 3), "resolution must be an integer ≥ 4"),
+        ((1, 3, 29), "above that of images"),
+    ],
+    ids=["depth", "poolings", "pixels"],
+)
+def test_students_that_cannot_be_are_refused(sizes, message):
+    with pytest.raises(ValueError, match=message):
+        scaled_student(*sizes)

@@ -85,7 +85,8 @@ def angles(f_s, f_t):
         cosines = []
         for f in (f_s, f_t):
             a, b = f[i] - f[j], f[k] - f[j]
-            cosines.append(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
+            lengths = np.linalg.norm(a) * np.linalg.norm(b)
+            cosines.append(a @ b / lengths if lengths else 0.0)
         found.append(huber(cosines[0] - cosines[1]))
     return np.mean(found)
 
@@ -336,6 +337,45 @@ def test_samples_in_one_place_have_a_finite_loss_and_derivative(loss, f_s):
     value.backward()
     assert np.isfinite(value.item())
     assert np.isfinite(leaf.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "reference"), [(relational_distance_loss, distances), (relational_angle_loss, angles)]
+)
+def test_two_samples_in_one_place_have_no_distance_and_no_direction(loss, reference):
+    """And in the teacher, too: a triple in which one sample comes twice is none."""
+    f_s, f_t = normal(0, 5, 3), normal(1, 5, 4)
+    f_t[3] = f_t[1]
+    assert loss(f_s, f_t).item() == pytest.approx(reference(f_s, f_t), rel=1e-9)
+    f_s[0] = f_s[4]
+    assert loss(f_s, f_t).item() == pytest.approx(reference(f_s, f_t), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("loss", "reference"), [(relational_distance_loss, distances), (relational_angle_loss, angles)]
+)
+def test_samples_count_as_one_place_below_a_thousandth_of_the_usual_distance(loss, reference):
+    f_s, f_t = normal(0, 5, 3), normal(1, 5, 3)
+    for apart, same in ((1e-2, False), (1e-5, True)):
+        near = f_s.copy()
+        near[1] = near[0] + apart
+        found = loss(near, f_t).item()
+        if same:
+            near[1] = near[0]
+        assert found == pytest.approx(reference(near, f_t), rel=1e-6 if not same else 1e-3)
+        leaf = Tensor(near, requires_grad=True)
+        loss(leaf, f_t).backward()
+        assert np.isfinite(leaf.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("loss", "reference"), [(relational_distance_loss, distances), (relational_angle_loss, angles)]
+)
+def test_far_from_the_origin_float32_still_tells_samples_apart(loss, reference):
+    f_s, f_t = normal(0, 6, 3), normal(1, 6, 4)
+    far = (f_s + 1000).astype(np.float32)
+    expected = reference(far.astype(np.float64), f_t)
+    assert loss(far, f_t.astype(np.float32)).item() == pytest.approx(expected, rel=1e-3)
 
 
 # ------------------------------------------------------------------------------ missing labels

@@ -16,7 +16,7 @@ from tinycompress.compress.distill import (
     mutual_learning,
 )
 from tinycompress.compress.prune.gradual import GradualPruning
-from tinycompress.data import RandomShift
+from tinycompress.data import Dataset, RandomShift
 from tinycompress.tensor import Tensor
 from tinycompress.train import Callback, evaluate, fit, predict, value_and_grad
 
@@ -69,11 +69,15 @@ def test_an_ensemble_is_one_teacher(teacher, device):
 
 
 def test_an_ensemble_of_certain_models_has_finite_logits():
-    both = Ensemble([lambda_model(200.0), lambda_model(100.0)], mean="probabilities")
-    assert np.isfinite(predict(both, blobs(4).images)).all()
+    """Even where float32 has no number for a probability."""
+    certain, images = enlarged(1e4), blobs(4).images
+    z = predict(certain, images).astype(np.float64)
+    assert softmax(z, axis=1).astype(np.float32).min() == 0
+    both = Ensemble([certain, certain], mean="probabilities")
+    assert np.isfinite(predict(both, images)).all()
 
 
-def lambda_model(factor):
+def enlarged(factor):
     model = tc.nn.Sequential(tc.nn.Flatten(), tc.nn.Linear(36, 5))
     model[1].weight.data *= factor
     return model
@@ -159,10 +163,41 @@ def test_a_student_that_is_not_made_anew_is_refused(teacher):
     student = plain_student()
     with pytest.raises(TypeError, match="a function that makes a new model"):
         born_again(teacher, student, blobs(8), epochs=1)
-    with pytest.raises(ValueError, match="the same model"):
-        born_again(teacher, lambda: teacher, blobs(8), epochs=1)
+    for master in (teacher, [plain_student(), teacher]):
+        with pytest.raises(ValueError, match="the same model"):
+            born_again(master, lambda: teacher, blobs(8), epochs=1)
+    with pytest.raises(TypeError, match="must make a model, it made a int"):
+        born_again(teacher, lambda: 3, blobs(8), epochs=1)
     with pytest.raises(ValueError, match="generations"):
         born_again(teacher, plain_student, blobs(8), epochs=1, generations=0)
+
+
+def test_weights_of_teachers_are_those_of_the_first_generation(teacher):
+    options = {"epochs": 1, "workers": 1, "generations": 2}
+    tc.manual_seed(1)
+    born = born_again(
+        [teacher, teacher_net()], plain_student, blobs(40), teacher_weights=[1, 0], **options
+    )
+    tc.manual_seed(1)
+    teacher_net()
+    alone = born_again(teacher, plain_student, blobs(40), **options)
+    for child, other in zip(born, alone, strict=True):
+        for name, array in child.state_dict().items():
+            np.testing.assert_allclose(array, other.state_dict()[name], atol=1e-5)
+
+
+def test_a_schedule_without_an_optimizer_moves_the_rate_of_adam(teacher):
+    rates = []
+
+    class Watch(Callback):
+        def on_epoch_end(self, run):
+            rates.append(run.history[-1].lr)
+
+    born_again(
+        teacher, plain_student, blobs(20), generations=1, epochs=2, workers=1, callbacks=[Watch()],
+        make_schedule=lambda rule: optim.StepLR(rule, 1, 0.5),
+    )  # fmt: skip
+    assert rates == [0.001, 0.0005]
 
 
 # -------------------------------------------------------------------------------- mutual learning
@@ -271,6 +306,9 @@ def test_cohorts_that_are_none_are_refused():
     for models in ([model], [model, model]):
         with pytest.raises(ValueError, match="two models or more"):
             mutual_learning(models, blobs(8), epochs=1)
+    for data in (Dataset(blobs(8).images), blobs(8).images):
+        with pytest.raises(ValueError, match=r"tc.data.Dataset with labels"):
+            mutual_learning([model, plain_student()], data, epochs=1)
     with pytest.raises(ValueError, match="weight must be"):
         mutual_learning([model, plain_student()], blobs(8), epochs=1, weight=-1.0)
     with pytest.raises(TypeError, match="its own objective"):

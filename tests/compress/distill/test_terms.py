@@ -28,7 +28,9 @@ from tinycompress.compress.distill import (
     soft_target_loss,
     with_teacher_logits,
 )
+from tinycompress.compress.distill.adapters import Adapter
 from tinycompress.data import Dataset
+from tinycompress.tensor import Tensor
 from tinycompress.train import Callback, fit, predict, value_and_grad
 
 
@@ -66,9 +68,12 @@ def expected_of(term, student, teacher, data):
         "Attention": lambda: attention_transfer_loss(
             run_to(student, x, "relu"), run_to(teacher, x, "pool")
         ),
+        "Hint": lambda: hint_loss(run_to(student, x, "fc"), run_to(teacher, x, "fc2")),
         "Relations": lambda: (
-            relational_distance_loss(run_to(student, x, "relu"), run_to(teacher, x, "fc1"))
-            + 2 * relational_angle_loss(run_to(student, x, "relu"), run_to(teacher, x, "fc1"))
+            term.distance
+            * relational_distance_loss(run_to(student, x, "relu"), run_to(teacher, x, "fc1"))
+            + term.angle
+            * relational_angle_loss(run_to(student, x, "relu"), run_to(teacher, x, "fc1"))
         ),
     }[type(term).__name__]().item()
 
@@ -81,7 +86,9 @@ def expected_of(term, student, teacher, data):
         LogitMatching(0.5),
         Decoupled(0.5),
         Attention("relu", "pool", 0.5),
+        Hint("fc", "fc2", 0.5, adapter=None),
         Relations("relu", "fc1", 0.5),
+        Relations("relu", "fc1", 0.5, distance=3.0, angle=0.3),
     ],
     ids=lambda term: type(term).__name__,
 )
@@ -99,6 +106,32 @@ def test_relations_of_logits_need_no_layers(teacher):
     z_s, z_t = predict(student, data.images), predict(teacher, data.images)
     found = value(objective, student, with_teacher_logits(teacher, data))
     assert found == pytest.approx(relational_distance_loss(z_s, z_t).item(), rel=1e-5)
+
+
+def test_the_papers_weigh_angles_twice_as_much_as_distances():
+    assert (Relations().distance, Relations().angle) == (1, 2)
+
+
+def test_relations_of_logits_are_those_of_the_teacher_that_they_name(teacher):
+    student, other, data = student_net(), teacher_net(), blobs(8)
+    objective = DistillationObjective(
+        alpha=None, teacher=[teacher, other], terms=[Relations(angle=0.0, teacher=1)]
+    )
+    z_s, z_t = predict(student, data.images), predict(other, data.images)
+    expected = relational_distance_loss(z_s, z_t).item()
+    assert value(objective, student, data) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_teachers_logits_are_the_last_arrays_of_the_data(teacher):
+    """Whatever stands between the labels and them."""
+    student, data = student_net(), blobs(8)
+    more = data.with_array(np.ones((8, CLASSES), np.float32))
+    for teachers in (teacher, [teacher, teacher_net()]):
+        objective = DistillationObjective(
+            3.0, 0.7, teacher_weights=None if teachers is teacher else [1, 1]
+        )
+        plain = value(objective, student, with_teacher_logits(teachers, data))
+        assert value(objective, student, with_teacher_logits(teachers, more)) == plain
 
 
 def test_terms_add_up_with_the_formula(teacher):
@@ -216,6 +249,27 @@ def test_an_adapter_of_ones_own_is_copied_and_trained(teacher):
         teacher, student_net(), blobs(64), epochs=1, terms=[Hint("relu", "fc1", 0.1, adapter=own)]
     )
     assert bits(own) == before
+
+
+def test_an_adapter_is_trained_in_training_mode(teacher):
+    own = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 24)).eval()
+    hint, student = Hint("relu", "fc1", adapter=own), student_net()
+    objective = DistillationObjective(alpha=None, teacher=teacher, terms=[hint])
+    with learned_adapters(objective, student, blobs(8).images):
+        assert all(m.training for m in objective.adapters[0].modules())
+    assert not any(m.training for m in own.modules())
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [((40, 6, 6), (50, 4, 5)), ((40, 6, 6), (500,)), ((600,), (500,))]
+)
+def test_an_adapter_starts_as_a_map_that_keeps_the_features_size(source, target):
+    adapter = Adapter(source, target)
+    x = np.random.default_rng(99).normal(0, 1, (64, *source)).astype(np.float32)
+    y = adapter(Tensor(x)).data
+    assert y.shape == (64, *target)
+    assert y.std() == pytest.approx(1, rel=0.1)
+    assert not adapter.bias.data.any()
 
 
 def test_without_an_adapter_shapes_must_be_the_same(teacher):

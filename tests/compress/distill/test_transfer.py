@@ -40,6 +40,8 @@ def test_without_a_class_all_others_are_there_in_their_order():
         np.testing.assert_array_equal(rest.labels, data.labels[kept])
     with pytest.raises(ValueError, match="no example of class 9"):
         without_classes(data, [3, 9])
+    with pytest.raises(ValueError, match="name one class or more"):
+        without_classes(data, [])
     with pytest.raises(ValueError, match="no example would be left"):
         without_classes(data, range(CLASSES))
 
@@ -62,6 +64,8 @@ def test_other_seeds_draw_other_labels():
     assert not np.array_equal(few_labels(data, 3, 0).labels, few_labels(data, 3, 1).labels)
     with pytest.raises(ValueError, match="fewer than 99"):
         few_labels(data, 99)
+    with pytest.raises(ValueError, match="labels go up to 4, but there are 4 classes"):
+        few_labels(data, 3, classes=4)
     with pytest.raises(ValueError, match="must be class numbers"):
         few_labels(few_labels(data, 1), 1)
 
@@ -78,6 +82,8 @@ def test_sets_are_joined_and_labels_become_targets():
         joined(labelled, Dataset(labelled.images))
     with pytest.raises(ValueError, match="one shape"):
         joined(unlabelled(labelled.images, 4), rest)
+    with pytest.raises(ValueError, match=r"one shape and dtype, .* float32 .* float64"):
+        joined(labelled, Dataset(labelled.images.astype(np.float64), labelled.labels))
     with pytest.raises(ValueError, match="labels go up to 4, but there are 3 classes"):
         joined(labelled, unlabelled(labelled.images, 3))
 
@@ -87,6 +93,7 @@ def test_targets_that_are_no_shares_are_refused(teacher):
     for targets, message in [
         (np.ones((3, CLASSES)), "row 0 is"),
         (np.eye(CLASSES)[[0, 1, 2]] * [[1], [1], [-1]], "row 2 is"),
+        (np.eye(CLASSES)[[0, 1, 2]] * 1.5 - 0.1, "row 0 is"),  # the sum is 1
         (np.zeros((3, 4)), r"targets \(N, 5\), got \(3, 4\)"),
     ]:
         data = Dataset(images, targets.astype(np.float32))
@@ -108,18 +115,6 @@ def test_transfer_sets_on_every_device(teacher, device):
         assert distill(teacher.copy().to(device), start, each, epochs=1).device == start.device
 
 
-def test_labels_that_are_missing_have_no_part(teacher):
-    """What stands in the place of a missing label cannot leak: it is zeros. And with α = 0 the
-    student of few labels learns from these alone."""
-    data, start = blobs(100), plain_student()
-    few = few_labels(data, 4)
-    known = few.labels.any(axis=1)
-    assert not few.labels[~known].any()
-    small = distill(teacher, start, few, epochs=1, alpha=0.0, workers=1)
-    alone = distill(teacher, start, unlabelled(data, CLASSES), epochs=1, alpha=0.0, workers=1)
-    assert bits(small) != bits(alone)
-
-
 def test_unlabelled_images_make_a_student_better_than_few_labels_alone(teacher):
     few = few_labels(blobs(600), 1)
     known = few.labels.any(axis=1)
@@ -130,6 +125,16 @@ def test_unlabelled_images_make_a_student_better_than_few_labels_alone(teacher):
     adam = optim.Adam(start.parameters(), lr=0.01)
     small = distill(teacher, start, few, epochs=6, optimizer=adam, workers=1)
     assert evaluate(small, test).wrong < evaluate(alone, test).wrong
+
+
+def test_with_alpha_zero_unlabelled_images_are_still_learned_from_the_teacher(teacher):
+    """α is the share where a label is known; elsewhere the teacher has the whole weight."""
+    data, start = unlabelled(blobs(100), CLASSES), plain_student()
+    small, twin = (
+        distill(teacher, start, data, epochs=1, alpha=alpha, workers=1) for alpha in (0.0, 1.0)
+    )
+    for name, array in small.state_dict().items():
+        np.testing.assert_allclose(array, twin.state_dict()[name], atol=1e-5)
 
 
 # -------------------------------------------------------------------------- bias correction
@@ -168,6 +173,13 @@ def test_an_offset_that_is_not_needed_is_none():
     assert offset_for_labels(thresholds, np.array([True, False]), np.array([False, True])) == 0
 
 
+def test_of_equally_good_offsets_the_one_nearest_to_zero_is_taken():
+    """Two images, of which one is right without class c and the other with it."""
+    is_c, right_else = np.array([False, True]), np.array([True, False])
+    assert 3 < offset_for_labels(np.array([-4.0, 3.0]), is_c, right_else) < 5
+    assert -5 < offset_for_labels(np.array([-3.0, 4.0]), is_c, right_else) < -3
+
+
 def test_a_student_that_never_met_a_class_is_corrected_by_one_number(teacher):
     train, test = blobs(600), blobs(1000, seed=2)
     start = plain_student()
@@ -198,6 +210,13 @@ def test_a_student_that_never_met_a_class_is_corrected_by_one_number(teacher):
         assert evaluate(other, train).wrong >= most
 
 
+def test_of_two_layers_of_that_size_the_last_ones_bias_is_moved():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.Linear(5, 5))
+    mended = correct_bias(model, blobs(20), shares={3: 0.9})
+    np.testing.assert_array_equal(mended[1].bias.data, model[1].bias.data)
+    assert mended[2].bias.data[3] != model[2].bias.data[3]
+
+
 def test_several_classes_are_corrected_together(teacher):
     train, start = blobs(600), plain_student()
     blind = distill(teacher, start, without_classes(train, [1, 3]), epochs=6, workers=1)
@@ -226,12 +245,22 @@ def test_what_cannot_be_corrected_is_refused():
         ({"classes": 3, "shares": {3: 0.1}}, "give classes=.*, or shares"),
         ({"classes": 7}, "class 7 is none of the model's 0 … 4"),
         ({"shares": {3: 1.5}}, "share"),
+        ({"shares": {3: 0.7, 1: 0.5}}, "add up to 1.2, which is above 1"),
         ({"classes": 3, "layer": "conv"}, "no layer with a bias of 5"),
     ]:
         with pytest.raises(ValueError, match=message):
             correct_bias(model, data, **arguments)
     with pytest.raises(ValueError, match="without labels"):
         correct_bias(model, few_labels(data, 1), 3)
+    with pytest.raises(TypeError, match="a class must be an integer"):
+        correct_bias(model, data, [1.5])
+    one = nn.Sequential(nn.Flatten(), nn.Linear(36, 1))
+    with pytest.raises(ValueError, match="no other to choose"):
+        correct_bias(one, data, shares={0: 0.5})
+    broken = plain_student()
+    broken.fc.bias.data[0] = np.nan
+    with pytest.raises(ValueError, match="the model answers NaN"):
+        correct_bias(broken, data, 3)
     hidden = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 5, bias=False))
     with pytest.raises(ValueError, match="do not follow the bias"):
         correct_bias(hidden, data, shares={3: 0.9})

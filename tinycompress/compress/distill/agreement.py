@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycompress.backend import to_numpy
+from tinycompress.compress.answers import check_labels, labels_of
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
 from tinycompress.train.evaluate import predict
@@ -36,18 +37,33 @@ class Comparison:
 def compare(
     teacher: Module, student: Module, data: Dataset, *, workers: Workers | int | None = None
 ) -> Comparison:
-    """Run both models over ``data`` in evaluation mode."""
-    labels = to_numpy(data.labels)
-    by_teacher, by_student = (
-        to_numpy(predict(model, data.images, workers=workers)).argmax(axis=1)
-        for model in (teacher, student)
+    """Run both models over ``data`` in evaluation mode.
+
+    Raises:
+        TypeError, ValueError: labels that are no class numbers of both models, or models that tell
+            other classes apart.
+    """
+    check_labels("compare", data)
+    z_t, z_s = (
+        to_numpy(predict(model, data.images, workers=workers)) for model in (teacher, student)
     )
+    check_same_classes("compare", z_t, z_s)
+    labels = labels_of("compare", data, z_t.shape[1])
+    by_teacher, by_student = z_t.argmax(axis=1), z_s.argmax(axis=1)
     return Comparison(
         teacher_accuracy=_share(by_teacher == labels),
         student_accuracy=_share(by_student == labels),
         agreement=_share(by_teacher == by_student),
         count=len(labels),
     )
+
+
+def check_same_classes(verb: str, z_t: np.ndarray, z_s: np.ndarray) -> None:
+    """Raise where teacher and student tell other numbers of classes apart."""
+    if z_t.shape[1] != z_s.shape[1]:
+        raise ValueError(
+            f"{verb}: the teacher tells {z_t.shape[1]} classes apart, the student {z_s.shape[1]}"
+        )
 
 
 def _share(hits: np.ndarray) -> float:

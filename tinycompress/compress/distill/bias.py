@@ -21,7 +21,7 @@ import numpy as np
 from tinycompress.backend import on_device, to_device, to_numpy
 from tinycompress.data import Dataset
 from tinycompress.nn import Module, Parameter
-from tinycompress.optim.checks import unit_interval
+from tinycompress.optim.checks import count, unit_interval
 from tinycompress.train.evaluate import has_classes, predict
 from tinycompress.train.workers import Workers
 
@@ -49,8 +49,10 @@ def correct_bias(
         workers: as for :func:`tinycompress.evaluate`.
 
     Raises:
-        ValueError: neither classes nor shares, or both; a class that is not there; a share out of
-            range; labels that are no class numbers; no such layer, or one that is not the last.
+        TypeError, ValueError: neither classes nor shares, or both; a class that is not there; a
+            share out of range, or shares that are more than 1 together; labels that are no class
+            numbers; a model that answers NaN, or knows one class only; no such layer, or one that
+            is not the last.
     """
     wanted = [classes] if isinstance(classes, int | np.integer) else list(classes)
     if bool(wanted) == bool(shares):
@@ -58,14 +60,15 @@ def correct_bias(
     if not shares and not has_classes(data):
         raise ValueError("correct_bias: without labels that are class numbers, give shares={…}")
     z = to_numpy(predict(model, data.images, workers=workers)).astype(np.float64)
-    _check_classes(z.shape[1], list(shares or wanted), (shares or {}).values())
+    if not np.isfinite(z).all():
+        raise ValueError("correct_bias: the model answers NaN or infinity")
+    _check_classes(z.shape[1], list(shares or wanted), list((shares or {}).values()))
     labels = None if shares else to_numpy(data.labels)
     offsets = np.zeros(z.shape[1])
     for _ in range(ROUNDS):
         before = offsets.copy()
         for c in shares or wanted:
             bare = z + offsets
-            bare[:, c] = z[:, c]
             thresholds = np.delete(bare, c, axis=1).max(axis=1) - z[:, c]
             if labels is None:
                 offsets[c] = offset_for_share(thresholds, (shares or {})[c])
@@ -118,12 +121,16 @@ def _between(low: float, high: float) -> float:
     return float(np.clip(0.0, low + width / 4, high - width / 4))
 
 
-def _check_classes(K: int, classes: list[int], shares: Iterable[float]) -> None:
+def _check_classes(K: int, classes: list[int], shares: list[float]) -> None:
+    if K < 2:
+        raise ValueError("correct_bias: a model of one class has no other to choose")
     for c in classes:
-        if not 0 <= c < K:
+        if count("correct_bias: a class", c, least=0) >= K:
             raise ValueError(f"correct_bias: class {c!r} is none of the model's 0 … {K - 1}")
     for share in shares:
         unit_interval("correct_bias: a share", share)
+    if sum(shares) > 1 + 1e-9:
+        raise ValueError(f"correct_bias: the shares add up to {sum(shares):g}, which is above 1")
 
 
 def _moved(

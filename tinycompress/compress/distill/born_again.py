@@ -14,7 +14,7 @@ from typing import Any
 
 from tinycompress import optim
 from tinycompress.compress.distill.learning import distill
-from tinycompress.compress.distill.objective import Teachers
+from tinycompress.compress.distill.objective import Teachers, teacher_list
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
 from tinycompress.optim.checks import count
@@ -27,7 +27,7 @@ def born_again(
     *,
     generations: int = 3,
     epochs: int,
-    make_optimizer: Callable[[Module], optim.Optimizer] | None = None,
+    make_optimizer: Callable[[Module], optim.Optimizer] = lambda m: optim.Adam(m.parameters()),
     make_schedule: Callable[[optim.Optimizer], Any] | None = None,
     checkpoint: Any = None,
     **options: Any,
@@ -40,8 +40,8 @@ def born_again(
         data: as for :func:`distill`.
         generations: how many students, one after the other.
         epochs: for each.
-        make_optimizer: makes the optimizer of a student; None for Adam.
-        make_schedule: makes the schedule of that optimizer.
+        make_optimizer: makes the optimizer of a student.
+        make_schedule: makes the schedule of that optimizer, also of Adam.
         checkpoint: a file name; generation k has its own, "name-k.ending". With ``resume=True``
             generations that are done are read from theirs, and the one that was interrupted goes
             on. (Random numbers must start the same: ``tc.manual_seed`` before both runs.)
@@ -56,17 +56,23 @@ def born_again(
             "born_again: make_student is a function that makes a new model, such as "
             f"models.ArticleCNN, got {type(make_student).__name__}"
         )
+    teachers = teacher_list(teacher)
     born: list[Module] = []
     for number in range(1, generations + 1):
         student = make_student()
-        if any(student is other for other in (teacher, *born)):
+        if not isinstance(student, Module):
+            raise TypeError(
+                f"born_again: make_student must make a model, it made a {type(student).__name__}"
+            )
+        if any(student is other for other in (*teachers, *born)):
             raise ValueError("born_again: make_student gave the same model twice")
-        optimizer = None if make_optimizer is None else make_optimizer(student)
-        schedule = make_schedule(optimizer) if make_schedule and optimizer is not None else None
+        optimizer = make_optimizer(student)
+        schedule = None if make_schedule is None else make_schedule(optimizer)
         if checkpoint is not None:
             options["checkpoint"] = _numbered(checkpoint, number)
         given = {**options, "epochs": epochs, "optimizer": optimizer, "schedule": schedule}
-        born.append(distill(born[-1] if born else teacher, student, data, **given))
+        born.append(distill(born[-1:] or teachers, student, data, **given))
+        options.pop("teacher_weights", None)  # they are those of the first generation
     return born
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinycompress.optim.checks import count as count_of
+
 BINS = 15
 
 
@@ -36,7 +38,7 @@ class Bin:
 
 
 def expected_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
-    """ECE, 0 … 1, of logits (N, K) for labels (N)."""
+    """ECE, 0 … 1, of logits (N, K) for labels (N); arguments as for :func:`reliability`."""
     rows = reliability(logits, labels, bins)
     gaps = (b.count * abs(b.accuracy - b.confidence) for b in rows if b.count)
     return sum(gaps) / len(labels)
@@ -51,14 +53,20 @@ def reliability(logits: np.ndarray, labels: np.ndarray, bins: int = BINS) -> lis
         bins: how many, of equal width.
 
     Raises:
-        ValueError: shapes that do not fit, no sample, or no bin.
+        TypeError, ValueError: shapes that do not fit, no sample, no bin, logits that are NaN or
+            infinite, labels that are no class numbers 0 … K − 1.
     """
+    bins = count_of("calibration: bins", bins)
     logits, labels = np.asarray(logits, np.float64), np.asarray(labels)
-    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels) or bins < 1:
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not logits.size:
         raise ValueError(
-            "calibration: needs logits (N, K), labels (N), N ≥ 1, and bins ≥ 1; got "
-            f"{logits.shape}, {labels.shape} and {bins}"
+            "calibration: needs logits (N, K), labels (N) and N ≥ 1; got "
+            f"{logits.shape} and {labels.shape}"
         )
+    if not np.isfinite(logits).all():
+        raise ValueError("calibration: the logits hold NaN or infinity")
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= logits.shape[1]:
+        raise ValueError(f"calibration: labels must be integers 0 … {logits.shape[1] - 1}")
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
     confidence = 1 / shifted.sum(axis=1)  # the largest is exp(0)
     right = logits.argmax(axis=1) == labels

@@ -15,6 +15,7 @@ small students cost somewhat more or less than the rule says; their real costs a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +66,8 @@ class Scale:
 
     def at(self, phi: float) -> tuple[int, int, int]:
         """(depth, width, resolution) at φ, rounded; at least 1, 1 and 4."""
+        if not math.isfinite(phi):
+            raise ValueError(f"Scale: phi must be a finite number, got {phi!r}")
         return (
             max(1, round(self.depth * self.alpha**phi)),
             max(1, round(self.width * self.beta**phi)),
@@ -109,8 +112,20 @@ def scaled_student(
     image_shape: tuple[int, int, int] = (1, 28, 28),
     classes: int = 10,
 ) -> nn.Sequential:
-    """(N, C, H, W) images → (N, classes) logits; the plan at the top of this file."""
-    channels, h, w = image_shape
+    """(N, C, H, W) images → (N, classes) logits; the plan at the top of this file.
+
+    Raises:
+        TypeError, ValueError: a size that is no whole number ≥ 1; a resolution below 4, or above
+            that of the images.
+    """
+    channels, h, w = checked_shape(image_shape)
+    for name, value in (("depth", depth), ("width", width), ("classes", classes)):
+        count(f"scaled_student: {name}", value)
+    count("scaled_student: resolution", resolution, least=LEAST_RESOLUTION)
+    if resolution > min(h, w):
+        raise ValueError(
+            f"scaled_student: resolution {resolution} is above that of images of {image_shape}"
+        )
     layers: dict[str, Module] = {}
     if (h, w) != (resolution, resolution):
         layers["resize"] = nn.AdaptiveAvgPool2d(resolution)  # -> (N, C, r, r)
@@ -125,6 +140,17 @@ def scaled_student(
     layers["flatten"] = nn.Flatten()  # (N, 2·width, r/4, r/4) -> (N, …)
     layers["fc"] = nn.Linear(channels * side * side, classes)
     return nn.Sequential(layers)
+
+
+def checked_shape(image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """(C, H, W), or a ``ValueError``."""
+    if len(image_shape) != 3 or min(image_shape[1:]) < LEAST_RESOLUTION:
+        raise ValueError(
+            f"students by rule are for images (C, H, W) of {LEAST_RESOLUTION}×{LEAST_RESOLUTION} "
+            f"pixels or more, got {tuple(image_shape)}"
+        )
+    channels, h, w = image_shape
+    return channels, h, w
 
 
 def student_family(
@@ -145,8 +171,10 @@ def student_family(
         file_size: the bytes of a model's file; None: not measured.
 
     Raises:
-        ValueError: a resolution above that of the images, which would invent pixels.
+        ValueError: a resolution above that of the images, which would invent pixels; images that
+            are none, or of fewer than 4×4 pixels.
     """
+    checked_shape(image_shape)
     scale = Scale() if scale is None else scale
     members: dict[tuple[int, int, int], FamilyMember] = {}
     for phi in phis:
@@ -176,7 +204,8 @@ def largest_within(
     """The member with most multiplications that keeps within all budgets that are given.
 
     Raises:
-        ValueError: no budget, or none is small enough; the smallest one's cost is named.
+        ValueError: no budget, or none is small enough; the smallest one's cost is named. A budget
+            of bytes for a family whose files nobody measured; a family without members.
     """
     budgets: dict[str, Any] = {"bytes": budget_bytes, "parameters": budget_parameters}
     given = {name: budget for name, budget in budgets.items() if budget is not None}
@@ -185,6 +214,12 @@ def largest_within(
     for name, budget in given.items():
         count(f"budget_{name}", budget)
     members = list(family)
+    if not members:
+        raise ValueError("largest_within: the family has no members")
+    if budget_bytes is not None and any(m.bytes is None for m in members):
+        raise ValueError(
+            "largest_within: the bytes of this family are not measured; tc.student_family does it"
+        )
     fitting = [m for m in members if all(getattr(m, k) <= v for k, v in given.items())]
     if not fitting:
         least = {name: min(getattr(m, name) for m in members) for name in given}

@@ -87,11 +87,17 @@ def mutual_learning(
         fit_options: whatever else ``fit`` takes. In the history, accuracy is that of the ensemble.
 
     Raises:
-        TypeError, ValueError: fewer than two models, or the same one twice; a number out of range.
+        TypeError, ValueError: fewer than two models, or the same one twice; models of other
+            classes; data without labels; a number out of range.
     """
     if "objective" in fit_options:
         raise TypeError("mutual_learning brings its own objective; for another one, use fit")
     objective = MutualObjective(temperature, weight)
+    if not isinstance(data, Dataset) or len(data.arrays) < 2:
+        raise ValueError(
+            f"mutual_learning: data must be a tc.data.Dataset with labels, got {data!r:.80}; where "
+            "all or some are missing, make it with unlabelled, few_labels or joined"
+        )
     members = teacher_list(models)
     if len(members) < 2 or len({id(m) for m in members}) < len(members):
         raise ValueError("mutual_learning needs two models or more, each another object")

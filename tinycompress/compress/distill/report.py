@@ -11,7 +11,7 @@ either knows how sure to be (``calibration.py``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean, stdev
 from typing import Any
@@ -21,6 +21,7 @@ import numpy as np
 from tinycompress import optim, random
 from tinycompress.backend import to_numpy
 from tinycompress.compress.answers import check_labels, labels_of
+from tinycompress.compress.distill.agreement import check_same_classes
 from tinycompress.compress.distill.calibration import expected_calibration_error
 from tinycompress.compress.distill.ensemble import Ensemble
 from tinycompress.compress.distill.learning import distill
@@ -28,6 +29,7 @@ from tinycompress.compress.distill.losses import label_loss
 from tinycompress.compress.distill.objective import Teachers, teacher_list
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
+from tinycompress.optim.checks import count
 from tinycompress.train.evaluate import predict
 from tinycompress.train.fit import fit
 from tinycompress.train.objective import Supervised
@@ -129,7 +131,8 @@ def distillation_report(
         workers: as for :func:`tinycompress.evaluate`.
 
     Raises:
-        ValueError: lists of different lengths, labels that are no class numbers.
+        TypeError, ValueError: lists of different lengths, labels that are no class numbers, models
+            that tell other classes apart.
     """
     check_labels("distillation_report", data)
     pair = [teacher_list(alone), teacher_list(distilled)]
@@ -142,13 +145,13 @@ def distillation_report(
     master = masters[0] if len(masters) == 1 else Ensemble(masters)
     z_t = to_numpy(predict(master, data.images, workers=workers))
     labels = labels_of("distillation_report", data, z_t.shape[1])
-    students = [
-        tuple(
-            _grade(to_numpy(predict(model, data.images, workers=workers)), z_t, labels)
-            for model in models
-        )
-        for models in pair
-    ]
+
+    def graded(model: Module) -> Grade:
+        z_s = to_numpy(predict(model, data.images, workers=workers))
+        check_same_classes("distillation_report", z_t, z_s)
+        return _grade(z_s, z_t, labels)
+
+    students = [tuple(graded(model) for model in models) for models in pair]
     return DistillationReport(len(labels), _grade(z_t, z_t, labels), *students)
 
 
@@ -170,20 +173,30 @@ def distillation_trial(
     Args:
         teacher: trained; one or several.
         make_student: makes a new student; called once a seed.
-        train, test: images and labels; ``test`` is looked at once, at the end.
+        train, test: images and labels; ``test`` is looked at once, at the end. Where labels are
+            missing (``transfer.py``), the student alone learns from the others: with the whole
+            batch in the mean, so by smaller steps.
         epochs: for each training.
         seeds: each is that of the initial weights, of dropout, and of the order of images.
         make_optimizer, make_schedule: for a student, and for its optimizer.
         alone: what is different without the teacher, such as the learning rate that suits it:
             ``{"make_optimizer": …, "epochs": …}``, and options of ``fit``.
         options: of :func:`distill`: ``temperature``, ``alpha``, ``terms`` …; those that ``fit``
-            knows hold for both.
+            knows hold for both. (No ``checkpoint``: the trainings are several.)
 
     Raises:
-        TypeError, ValueError: as ``fit`` and ``distill``; no seeds.
+        TypeError, ValueError: as ``fit`` and ``distill``; no seeds, no labels, an option that is
+            for one training only.
     """
-    if not seeds:
-        raise ValueError("distillation_trial: give one seed or more")
+    seeds = [count("distillation_trial: a seed", seed, least=0) for seed in _several(seeds)]
+    refused = sorted(ONE_RUN_ONLY & {*options, *(alone or {})})
+    if refused:
+        raise TypeError(
+            f"distillation_trial: {refused[0]} is for one training, and these are {2 * len(seeds)}"
+            "; the seeds are seeds=[…]"
+        )
+    if len(train.arrays) < 2:
+        raise ValueError("distillation_trial: without labels there is no student alone")
     recipe = {"epochs": epochs, "make_optimizer": make_optimizer, "make_schedule": make_schedule}
     of_fit = {k: v for k, v in options.items() if k not in DISTILLATION_ONLY}
     students: list[Module] = []
@@ -204,6 +217,16 @@ def distillation_trial(
 
 
 DISTILLATION_ONLY = ("temperature", "alpha", "terms", "teacher_weights")
+ONE_RUN_ONLY = {"checkpoint", "checkpoint_every", "resume", "seed", "optimizer", "schedule"}
+
+
+def _several(seeds: Any) -> list[Any]:
+    if not isinstance(seeds, Iterable):
+        raise TypeError(f"distillation_trial: seeds must be a list, got {seeds!r}")
+    given = list(seeds)
+    if not given:
+        raise ValueError("distillation_trial: give one seed or more")
+    return given
 
 
 def _made(student: Module, recipe: dict[str, Any]) -> dict[str, Any]:

@@ -32,11 +32,13 @@ def without_classes(data: Dataset, classes: int | Iterable[int]) -> Dataset:
         classes: one or several; each must be there, and others, too.
 
     Raises:
-        ValueError: labels that are no class numbers, a class without examples, nothing left.
+        ValueError: labels that are no class numbers, no class, one without examples, nothing left.
     """
     _check_numbers("without_classes", data)
     labels = to_numpy(data.labels)
     gone = [classes] if isinstance(classes, int | np.integer) else list(classes)
+    if not gone:
+        raise ValueError("without_classes: name one class or more")
     for each in gone:
         if not (labels == each).any():
             raise ValueError(f"without_classes: there is no example of class {each!r}")
@@ -86,7 +88,7 @@ def joined(*sets: Dataset) -> Dataset:
     """The examples of all sets, one behind the other; labels become targets where one has targets.
 
     Raises:
-        ValueError: no sets, sets without labels, images or targets of different shapes.
+        ValueError: no sets, sets without labels, images or targets of different shapes or dtypes.
     """
     if not sets:
         raise ValueError("joined: give one data set or more")
@@ -95,9 +97,12 @@ def joined(*sets: Dataset) -> Dataset:
         raise ValueError(f"joined: {bare[0]!r} has no labels; unlabelled(images, classes) says so")
     as_numbers = all(has_classes(data) for data in sets)
     widths = {data.labels.shape[1] for data in sets if not has_classes(data)}
-    if len(widths) > 1 or len({data.images.shape[1:] for data in sets}) > 1:
-        shapes = ", ".join(f"{data.images.shape} with {data.labels.shape}" for data in sets)
-        raise ValueError(f"joined: images and targets must have one shape, got {shapes}")
+    kinds = {(data.images.shape[1:], data.images.dtype) for data in sets}
+    if len(widths) > 1 or len(kinds) > 1:
+        shapes = ", ".join(
+            f"{data.images.dtype} {data.images.shape} with {data.labels.shape}" for data in sets
+        )
+        raise ValueError(f"joined: images must have one shape and dtype, targets too; got {shapes}")
     device, K = sets[0].device, next(iter(widths), 0)
     images = [to_device(data.images, device) for data in sets]
     labels = [
