@@ -42,7 +42,7 @@ def test_the_first_file_shown_is_what_is_written_and_read():
 
 def test_the_second_file_shown_is_what_is_written_and_read():
     data = dumps()[1]
-    assert len(data) == 63
+    assert len(data) == 61
     model = fmt.from_bytes(data)
     assert model[0].weight_codes.tolist() == [[3, 0, 0, -7], [0, 0, 7, 0]]
     np.testing.assert_allclose(model[0].weight_scale, [1 / 7, 2 / 7], rtol=1e-6)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.format.codecs import decode, read_packed
+from tinycompress.format.codecs import decode
 from tinycompress.format.cursor import Cursor
+from tinycompress.format.dense import read_packed
 from tinycompress.format.tensors import (
     DTYPE,
     DTYPES,
@@ -21,6 +22,8 @@ from tinycompress.format.tensors import (
     Slot,
     slots,
 )
+
+LARGEST = 1 << 48  # values that an array has, were its axes of length 0 not there
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,8 @@ class _Reader:
         dtype, shape = self._dtype(slot, head), self._shape(slot, head)
         count = math.prod(shape)
         self._claim(slot, count * dtype.itemsize)
-        values, how = decode(head & 0x1F, self._body(slot), dtype, count)
-        values = self._reshape(slot, values, shape)
+        self._check_axes(slot, shape)
+        values, how, _ = decode(head & 0x1F, self._body(slot), dtype, shape)
         if slot.table == "_parameters":
             parameter = nn.Parameter(values)
             if head & MASK:
@@ -142,11 +145,10 @@ class _Reader:
             raise self.cursor.error(f"{slot.name} cannot have {axes:,} axes")
         return tuple(self.cursor.varint(f"an axis of {slot.name}") for _ in range(axes))
 
-    def _reshape(self, slot: Slot, values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        try:
-            return values.reshape(shape)
-        except (ValueError, OverflowError) as error:  # an empty tensor with gigantic other axes
-            raise self.cursor.error(f"{slot.name} cannot have shape {shape}") from error
+    def _check_axes(self, slot: Slot, shape: tuple[int, ...]) -> None:
+        """An empty tensor may have gigantic other axes, which NumPy does not take."""
+        if math.prod(axis or 1 for axis in shape) >= LARGEST:
+            raise self.cursor.error(f"{slot.name} cannot have shape {shape}")
 
     def _mask(self, slot: Slot, values: np.ndarray) -> np.ndarray:
         length = self.cursor.varint(f"the length of the mask of {slot.name}")

@@ -117,7 +117,7 @@ def _write_record(name: str, array: Array, mask: Array | None, expected: Array) 
     if array.shape != expected.shape:
         head |= SHAPE
         description += b"".join(varint(n) for n in (array.ndim, *array.shape))
-    codec, body = encode(values.ravel())
+    codec, body = encode(values)
     return bytes([head | codec]) + description + varint(len(body)) + body + written_mask
 
 

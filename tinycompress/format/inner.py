@@ -1,0 +1,8 @@
+"""The codecs that stand inside others: they write values in order, and know nothing of places."""
+
+from __future__ import annotations
+
+from tinycompress.format import dense, huffman
+from tinycompress.format.codec import Codec
+
+INNER: dict[int, Codec] = {**dense.CODECS, **huffman.CODECS}

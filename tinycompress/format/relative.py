@@ -1,0 +1,118 @@
+"""The relative sparse index of Deep Compression: how many zeros stand before each weight.
+
+Instead of a place, the distance from the weight before is written, in b bits. Where b bits are not
+enough there stands a *filler*, 2ᵇ − 1: that many zeros, and no weight. So for weights 3, 0, 0, 5
+and eight zeros before a 7, with b = 2, the index is 0, 2, 3, 3, 2: two fillers, then the last two
+zeros. Few bits make fillers, many bits are wasted on short distances; the best b depends on how
+sparse the layer is, and every one is tried. (In the paper a filler is a weight of value zero,
+which costs the bits of a value besides.) The paper then writes these numbers in a Huffman code.
+
+Han, Mao and Dally, "Deep Compression: Compressing Deep Neural Networks with Pruning, Trained
+Quantization and Huffman Coding", 2015, section 2 and figure 2. Read ``sparse.py`` before.
+
+    fill     zigzag     as in sparse.py
+    bits     1 byte     b, 1 to 12
+    entries  varint     how many numbers the index has, fillers included
+    codec    1 byte     of the index
+    length   varint     of the index, in bytes
+    index               what the codec wrote for these numbers, as uint16
+    codec    1 byte     of the values that are not left out
+    others              what it wrote
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinycompress.format.codec import (
+    Codec,
+    Cost,
+    Decoded,
+    Shape,
+    count_of,
+    decode_with,
+    encode_among,
+)
+from tinycompress.format.cursor import Cursor, varint
+from tinycompress.format.dense import PACKED
+from tinycompress.format.huffman import HUFFMAN
+from tinycompress.format.inner import INNER
+from tinycompress.format.sparse import read_fill, read_others, split, write_others
+
+RELATIVE = 8
+WIDEST = 12  # bits of a distance
+INDEX_DTYPE = np.dtype(np.uint16)
+
+
+def distances(kept: np.ndarray, bits: int) -> np.ndarray:
+    """The index: zeros before each weight, with fillers where ``bits`` are not enough."""
+    places = np.flatnonzero(kept)
+    zeros = np.diff(places, prepend=-1) - 1
+    filler = (1 << bits) - 1
+    fillers, rest = np.divmod(zeros, filler)
+    index = np.full(len(zeros) + int(fillers.sum()), filler, INDEX_DTYPE)
+    index[np.cumsum(fillers + 1) - 1] = rest
+    return index
+
+
+def places(index: np.ndarray, bits: int) -> np.ndarray:
+    """Where the weights stand: the inverse of :func:`distances`."""
+    filler = (1 << bits) - 1
+    step = index.astype(np.int64) + (index != filler)  # past the zeros, and past the weight
+    return (np.cumsum(step) - 1)[index != filler]
+
+
+def encode_relative(values: np.ndarray) -> bytes | None:
+    parts = split(values)
+    if parts is None:
+        return None
+    fill, kept = parts
+    number, bits, length, index = _best_index(kept)
+    head = bytes([bits]) + varint(length) + bytes([number]) + varint(len(index))
+    return fill + head + index + write_others(values[kept])
+
+
+def _best_index(kept: np.ndarray) -> tuple[int, int, int, bytes]:
+    """(codec, bits, entries, bytes) of the index that is shortest."""
+    tries = []
+    for bits in range(1, WIDEST + 1):
+        index = distances(kept, bits)
+        number, data = encode_among(INNER, index, (PACKED, HUFFMAN) if index.size else (HUFFMAN,))
+        tries.append((len(data), number, bits, len(index), data))
+    _, number, bits, entries, data = min(tries, key=lambda entry: entry[0])
+    return number, bits, entries, data
+
+
+def decode_relative(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
+    start = body.position
+    fill = read_fill(body, dtype)
+    bits = body.byte("the width of the index")
+    entries = body.varint("the length of the index")
+    if not 1 <= bits <= WIDEST or entries > count_of(shape):
+        raise body.error(f"an index of {entries:,} numbers of {bits} bits cannot be here")
+    number = body.byte("the codec of the index")
+    window = body.window(body.varint("the length of the index in bytes"), "the index")
+    head = body.position - start - window.left()
+    index = decode_with(INNER, number, window, INDEX_DTYPE, (entries,))
+    kept = _mask(body, index.values, bits, shape)
+    values, how, cost = read_others(body, kept, fill, dtype)
+    cost += Cost(index.cost.index + index.cost.values, tables=head + index.cost.tables)
+    return Decoded(values, f"relative {bits}-bit index ({index.how}), values ({how})", cost)
+
+
+def _mask(body: Cursor, index: np.ndarray, bits: int, shape: Shape) -> np.ndarray:
+    """The index as an array of booleans; it must be one that a writer makes."""
+    if index.size and (index > (1 << bits) - 1).any():
+        raise body.error(f"a distance does not fit {bits} bits")
+    if index.size and index[-1] == (1 << bits) - 1:
+        raise body.error("the index ends with a filler")
+    where = places(index, bits)
+    count = count_of(shape)
+    if where.size and where[-1] >= count:
+        raise body.error(f"the index goes to place {where[-1]:,} of {count:,}")
+    kept = np.zeros(count, bool)
+    kept[where] = True
+    return kept.reshape(shape)
+
+
+CODECS: dict[int, Codec] = {RELATIVE: Codec(encode_relative, decode_relative)}
