@@ -33,6 +33,7 @@ from tinycompress.compress.quantize import (
     quantize as quantize,
 )
 from tinycompress.compress.sensitivity import sensitivity as sensitivity
+from tinycompress.compress.share import share_weights as share_weights
 from tinycompress.format import (
     FormatError as FormatError,
     inspect as inspect,

@@ -88,6 +88,8 @@ DEFAULTS = {
         {**SIZES, "quantization": {"dynamic": True}},
         {**CONV, "quantization": DYNAMIC},
     ),
+    "SharedLinear": ({"in_features": 2, "out_features": 3}, {"bias": True}),
+    "SharedConv2d": (SIZES, CONV),
     "IntegerLinear": ({"in_features": 2, "out_features": 3}, {"bias": True, **INTEGER}),
     "IntegerConv2d": (SIZES, {**CONV, **INTEGER}),
     "IntegerAdd": ({}, {"relu": False, **GRIDS}),

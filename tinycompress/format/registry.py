@@ -1,7 +1,7 @@
 """The classes that a file can name. A file holds no code: what it names must be known here.
 
-Known are the models of ``tinycompress.models``, the layers of ``nn``, the quantized and the integer
-layers, and what :func:`register` was told.
+Known are the models of ``tinycompress.models``, the layers of ``nn``, the quantized, the integer
+and the shared layers, and what :func:`register` was told.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ from tinycompress.compress.quantize import integer
 from tinycompress.compress.quantize.dynamic import DynamicConv2d, DynamicLinear
 from tinycompress.compress.quantize.layers import QuantizedConv2d, QuantizedLinear
 from tinycompress.compress.quantize.qat.layers import Switched
+from tinycompress.compress.share import SharedConv2d, SharedLinear
 from tinycompress.nn.compiled import Compiled
 
 Kind = TypeVar("Kind", bound=type[nn.Module])
 Constructor = Callable[..., nn.Module]
 
 CONTAINERS = (nn.Sequential, nn.ModuleList)
-FLOATS_OUTSIDE = (QuantizedLinear, QuantizedConv2d, DynamicLinear, DynamicConv2d)
+FLOATS_OUTSIDE = (
+    *(QuantizedLinear, QuantizedConv2d, DynamicLinear, DynamicConv2d),
+    *(SharedLinear, SharedConv2d),
+)
 BASES = (nn.Module, integer.IntegerModule, integer.IntegerLayer)
 LAYERS: dict[str, type[nn.Module]] = {
     kind.__name__: kind

@@ -24,6 +24,9 @@ _INTEGER = """
     Add Concat IntegerConv2d IntegerLinear IntegerAdd IntegerConcat QuantizeInput IntegerReLU
     IntegerMaxPool2d IntegerAvgPool2d IntegerAdaptiveAvgPool2d IntegerFlatten IntegerIdentity
     OnFloats input output uint8 DynamicLinear DynamicConv2d dynamic activations"""  # from 87
+_SHARED = "SharedLinear SharedConv2d"  # from 108
 
-WORDS: tuple[str, ...] = tuple(" ".join((_MODELS, _LAYERS, _ARGUMENTS, _NAMES, _INTEGER)).split())
+_ALL = (_MODELS, _LAYERS, _ARGUMENTS, _NAMES, _INTEGER, _SHARED)
+
+WORDS: tuple[str, ...] = tuple(" ".join(_ALL).split())
 NUMBERS: dict[str, int] = {word: number for number, word in enumerate(WORDS)}

@@ -18,6 +18,7 @@ from tinycompress.functional.activations import (
 )
 from tinycompress.functional.joining import (
     cat as cat,
+    gather as gather,
     maximum as maximum,
     minimum as minimum,
     stack as stack,

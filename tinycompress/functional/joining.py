@@ -7,11 +7,12 @@ from itertools import combinations
 from typing import Any
 
 from tinycompress.backend import array_module
-from tinycompress.ops import elementwise, shape
+from tinycompress.ops import elementwise, gather as gather_op, shape
 from tinycompress.shapes import axes_of, check_broadcast
 from tinycompress.tensor import (
     Tensor,
     apply,
+    as_float_tensor,
     as_tensor,
     binary,
     float32,
@@ -68,3 +69,29 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
     if len({t.shape for t in parts}) != 1:
         raise ValueError(f"stack: needs tensors of one shape, got {[t.shape for t in parts]}")
     return cat([t.unsqueeze(axis) for t in parts], axis)
+
+
+def gather(codebook: Any, codes: Any) -> Tensor:
+    """Look codes up in a codebook: 0 stands for 0, and k for the k-th number of the codebook.
+
+    Args:
+        codebook: (K) floats. Its derivative is the sum of those of the places that share a number.
+        codes: whole numbers from 0 to K, of any shape. On a GPU they are not checked, which would
+            wait for the device.
+
+    Returns:
+        Floats of the shape of ``codes`` and the dtype of the codebook.
+    """
+    codebook, codes = as_float_tensor(codebook), as_tensor(codes)
+    if codebook.ndim != 1:
+        raise ValueError(f"gather: codebook must be (K) numbers, got shape {codebook.shape}")
+    if codes.dtype.kind not in "iu":
+        raise TypeError(f"gather: codes must be whole numbers, got {codes.dtype}")
+    if codes.device == "cpu" and codes.size:
+        low, high = codes.data.min(), codes.data.max()
+        if low < 0 or high > codebook.size:
+            raise ValueError(
+                f"gather: codes must be in 0 … {codebook.size}, for a codebook of {codebook.size}; "
+                f"found {low} … {high}"
+            )
+    return apply(gather_op.gather, codebook, codes)

@@ -15,6 +15,7 @@ from tinycompress.backend import array_module
 from tinycompress.compress.prune.amounts import matching
 from tinycompress.compress.quantize.integer import IntegerLayer
 from tinycompress.compress.quantize.layers import QuantizedLayer
+from tinycompress.compress.share.layers import SharedLayer
 
 PRUNABLE = (nn.Linear, nn.Conv2d)
 
@@ -47,10 +48,11 @@ def prunable_weights(model: nn.Module, skip: str | Iterable[str] = ()) -> dict[s
 
 def _refuse_codes(model: nn.Module) -> None:
     for name, module in model.named_modules():
-        if isinstance(module, QuantizedLayer | IntegerLayer):
+        if isinstance(module, QuantizedLayer | IntegerLayer | SharedLayer):
+            then = "share its weights" if isinstance(module, SharedLayer) else "quantize it"
             raise ValueError(
                 f"layer {name!r} is a {type(module).__name__}, whose codes are not pruned; prune "
-                "the float model first, then quantize it"
+                f"the float model first, then {then}"
             )
 
 

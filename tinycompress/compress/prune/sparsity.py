@@ -9,6 +9,7 @@ from tinycompress.backend import on_device
 from tinycompress.compress.prune.layers import PRUNABLE, weights_by_layer
 from tinycompress.compress.quantize.integer import IntegerLayer
 from tinycompress.compress.quantize.layers import QuantizedLayer
+from tinycompress.compress.share.layers import SharedLayer
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,15 @@ class SparsityReport:
 def sparsity_report(model: nn.Module) -> SparsityReport:
     """Count the zeros in the weights of every linear and convolutional layer.
 
-    Floats, codes for weights, or the layers of an integer model. Biases are not counted. A code is
-    a zero where it stands for exactly 0.
+    Floats, codes for weights, shared weights, or the layers of an integer model. Biases are not
+    counted. A code is a zero where it stands for exactly 0.
 
     Raises:
         ValueError: the model has no such layer.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"sparsity_report takes a model, got {type(model).__name__}")
-    weights = weights_by_layer(model, (*PRUNABLE, QuantizedLayer, IntegerLayer))
+    weights = weights_by_layer(model, (*PRUNABLE, QuantizedLayer, IntegerLayer, SharedLayer))
     if not weights:
         raise ValueError(f"{type(model).__name__} has no Linear or Conv2d layer to count zeros in")
     layers = []
