@@ -74,8 +74,8 @@ def test_a_choice_is_made_by_errors_on_images_held_out(tmp_path, work, monkeypat
 
 
 def test_other_sizes_take_what_was_chosen_for_the_headline(tmp_path):
-    (tmp_path / "choices.json").write_text(json.dumps({"chosen": {"cnn-8-alone": {"lr": 7}}}))
-    assert results.choices(tmp_path)["cnn-4-alone"] == {"lr": 7}
+    (tmp_path / "choices.json").write_text(json.dumps({"chosen": {"cnn-4-alone": {"lr": 7}}}))
+    assert results.choices(tmp_path)["cnn-8-alone"] == {"lr": 7}
 
 
 def test_without_threes_no_three_is_learned_from_and_only_their_bias_is_moved(work, monkeypatch):

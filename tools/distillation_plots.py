@@ -29,7 +29,7 @@ FOLDER = Path("docs/images")
 MEASURED = Path("results/distillation")
 SIZE = (7.0, 3.6)  # inches
 TEMPERATURES = (1, 4, 20)
-PHIS = (-16, -12, -10, -8, -6, -4)
+PHIS = (-16, -12, -8, -6, -4)
 
 
 def trained_teacher() -> tuple[Any, Any]:
