@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any, TypeVar
 
 import typer
@@ -169,6 +170,13 @@ def check_writable(path: Path, option: str = "--out", source: Path | None = None
         raise typer.BadParameter(str(error), param_hint=option) from None
     if not os.access(target.parent, os.W_OK):
         raise typer.BadParameter(f"cannot write to {target.parent}", param_hint=option)
+    try:  # a name that is too long, or a folder that takes no files whatever its permissions say
+        with NamedTemporaryFile(dir=target.parent, prefix=f".{target.name}.", suffix=".part"):
+            pass
+    except OSError as error:
+        raise typer.BadParameter(
+            f"cannot write {path}: {error.strerror}", param_hint=option
+        ) from None
     if source is not None and target == source.resolve():
         raise typer.BadParameter(
             f"{path} is what the new file is made from; give it another name", param_hint=option

@@ -77,8 +77,11 @@ def distill(
     """Train a student on a teacher's softened outputs and on the labels."""
     for file in teacher:
         common.check_writable(out, source=file)
-    _check(temperature, alpha, teacher, teacher_weight, sparsity, correct, without)
-    terms = asked.terms_of(hint, attention, relations, matching, decoupled, temperature)
+    _check(temperature, alpha, teacher, teacher_weight, sparsity)
+    _check_images(without, correct, few_labels, alone, decoupled)
+    terms = asked.terms_of(
+        hint, attention, relations, matching, decoupled, temperature, len(teacher)
+    )
     given = {"budget_bytes": budget_bytes, "budget_parameters": budget_parameters}
     budgets: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if student is not None and budgets:
@@ -99,8 +102,8 @@ def distill(
 
     start = random.get_state()
 
-    def learn(**loss: Any) -> nn.Module:
-        """A student from the same start, by the same recipe, with this loss."""
+    def learn(shown: Dataset, **loss: Any) -> nn.Module:
+        """A student from the same start, by the same recipe, of these images and this loss."""
         random.set_state(start)
         rule = make_optimizer(pupil, OptimizerName.sgd, lr, 0.0)
         trained = distill_model(
@@ -123,9 +126,10 @@ def distill(
             trained = correct_bias(trained, train_set, shares=_shares(train_set, without))
         return trained if bits is None else tc.convert(trained)
 
-    trained = learn(temperature=temperature, alpha=alpha, terms=terms)
+    trained = learn(shown, temperature=temperature, alpha=alpha, terms=terms)
     save(trained, out)
-    _show(masters, learn(alpha=0.0) if alone else None, trained, teacher[0], out, test_set,
+    other = learn(asked.labelled(shown), alpha=0.0) if alone else None
+    _show(masters, other, trained, teacher[0], out, test_set,
           workers, as_json)  # fmt: skip
 
 
@@ -135,8 +139,6 @@ def _check(
     teachers: list[Path],
     weights: list[float] | None,
     sparsity: float | None,
-    correct: bool,
-    without: list[int] | None,
 ) -> None:
     """What can be said of the options before anything is read."""
     with common.usage("--temperature, --alpha"):
@@ -146,8 +148,18 @@ def _check(
     with common.usage("--sparsity"):
         if sparsity is not None:
             GradualPruning(sparsity)
+
+
+def _check_images(
+    without: list[int] | None, correct: bool, few: int | None, alone: bool, decoupled: float
+) -> None:
+    """Which options of the transfer set go together, and with what."""
     if correct and not without:
         raise typer.BadParameter("is for --without CLASS", param_hint="--correct-bias")
+    if few is not None and decoupled:
+        raise typer.BadParameter("needs the label of every image", param_hint="--decoupled")
+    if few == 0 and alone:
+        raise typer.BadParameter("without labels nobody learns alone", param_hint="--alone")
 
 
 def _shares(data: Dataset, classes: list[int]) -> dict[int, float]:
@@ -166,7 +178,8 @@ def _show(
     as_json: bool,
 ) -> None:
     """Both files, measured; and what the teacher was worth."""
-    report = distillation_report(masters, alone or trained, trained, data, workers=workers)
+    other = trained if alone is None else alone
+    report = distillation_report(masters, other, trained, data, workers=workers)
     grade = report.distilled[0]
     more: dict[str, Any] = {
         "agreement": grade.agreement,

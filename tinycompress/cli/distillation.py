@@ -6,8 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
+from tinycompress.backend import to_numpy
 from tinycompress.cli import common
 from tinycompress.cli.options import ModelName, choices
 from tinycompress.compress.distill import (
@@ -21,8 +23,10 @@ from tinycompress.compress.distill import (
     without_classes,
 )
 from tinycompress.data import Dataset
+from tinycompress.train.evaluate import has_classes
 
 LOSSES, STUDENT, IMAGES = "Losses", "Student", "Transfer set"
+LOGITS = "logits"  # in the place of two layers
 
 Teacher = Annotated[
     list[Path],
@@ -96,8 +100,8 @@ HintOption = Annotated[
     typer.Option(
         "--hint",
         metavar="S=T:W",
-        help="Layer S of the student learns what layer T of the (first) teacher gives, with weight "
-        "W, through a map that is learned too. May be repeated.",
+        help="Layer S of the student learns what layer T of the teacher gives, with weight W, "
+        "through a map that is learned too. T@2 is a layer of the second teacher. May be repeated.",
         rich_help_panel=LOSSES,
     ),
 ]
@@ -174,8 +178,9 @@ def terms_of(
     matching: float,
     decoupled: float,
     temperature: float,
+    teachers: int,
 ) -> list[Term]:
-    """The terms beside the formula that these options ask for."""
+    """The terms beside the formula that these options ask for, of so many teachers."""
     makers: dict[str, tuple[Callable[..., Term], list[str]]] = {
         "--hint": (Hint, hint or []),
         "--attention": (Attention, attention or []),
@@ -186,11 +191,16 @@ def terms_of(
         for value in values:
             with common.usage(option):
                 student, teacher, weight = _layers(value, logits=make is Relations)
-                terms.append(make(student, teacher, weight))
+                teacher, number = _of_teacher(teacher, teachers)
+                if teacher == LOGITS and student == LOGITS:
+                    student = teacher = None
+                terms.append(make(student, teacher, weight, number))
     if matching:
-        terms.append(LogitMatching(matching))
+        with common.usage("--matching"):
+            terms.append(LogitMatching(matching))
     if decoupled:
-        terms.append(Decoupled(decoupled, temperature))
+        with common.usage("--decoupled"):
+            terms.append(Decoupled(decoupled, temperature))
     return terms
 
 
@@ -201,12 +211,35 @@ def _layers(value: str, logits: bool) -> tuple[Any, Any, float]:
         weight = float(number) if colon else 1.0
     except ValueError:
         raise ValueError(f"the weight in {value!r} must be a number, got {number!r}") from None
-    if logits and names == "logits":
-        return None, None, weight
+    if logits and names.partition("@")[0] == LOGITS:
+        return LOGITS, names, weight
     student, equals, teacher = names.partition("=")
     if not (student and equals and teacher):
         raise ValueError(f"{value!r} must be STUDENT_LAYER=TEACHER_LAYER:WEIGHT")
     return student, teacher, weight
+
+
+def _of_teacher(layer: str, teachers: int) -> tuple[Any, int]:
+    """``conv1@2`` as a layer and the number, from 0, of the teacher that has it."""
+    name, at, number = layer.rpartition("@")
+    if not at:
+        return layer, 0
+    if not (number.isdecimal() and 1 <= int(number) <= teachers):
+        raise ValueError(
+            f"{layer!r} names teacher {number or 'nobody'}, and there are {teachers}, from 1"
+        )
+    return name, int(number) - 1
+
+
+def labelled(data: Dataset) -> Dataset:
+    """What a student without a teacher can learn from: the images with a label.
+
+    They are repeated until they are as many as all, so that both students take as many steps.
+    """
+    if has_classes(data):
+        return data
+    known = np.flatnonzero(to_numpy(data.labels).any(axis=1))
+    return Dataset(*data[np.resize(known, len(data))], name=f"{data.name}, those alone")
 
 
 def transfer_set(data: Dataset, without: list[int] | None, few: int | None, seed: int) -> Dataset:

@@ -364,8 +364,10 @@ def test_who_does_not_take_the_images_is_named(teacher):
     flat, data = nn.Sequential(nn.Flatten(), nn.Linear(24, CLASSES)), blobs(8)
     with pytest.raises(ValueError, match=r"teacher does not take .* float32 \(1, 5, 5\): linear"):
         distill(flat, student_net(), data, epochs=1)
-    with pytest.raises(ValueError, match="the student does not take these images, float32"):
+    student = "the student does not take these images, float32"
+    with pytest.raises(ValueError, match=student) as found:
         distill(teacher, flat, data, epochs=1)
+    assert "in 1: Linear" in found.value.__notes__
     with pytest.raises(ValueError, match=r"the teacher does not take .* do not mix"):
         distill(teacher.copy().to(np.float64), student_net(), data, epochs=1)
 
@@ -373,7 +375,9 @@ def test_who_does_not_take_the_images_is_named(teacher):
 def test_in_float64_the_student_is_trained_in_float64(teacher):
     data = blobs(8)
     double = Dataset(data.images.astype(np.float64), data.labels)
-    small = distill(teacher.to(np.float64), student_net().to(np.float64), double, epochs=1)
+    terms = [Hint("conv", "fc1", 0.01), Relations(), Decoupled(0.1)]
+    student = student_net().to(np.float64)
+    small = distill(teacher.to(np.float64), student, double, epochs=1, terms=terms)
     assert {p.dtype for p in small.parameters()} == {np.dtype(np.float64)}
 
 

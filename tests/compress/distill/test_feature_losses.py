@@ -261,6 +261,16 @@ def test_decoupled_stays_finite_where_the_teacher_is_certain():
     assert np.isfinite(leaf.grad).all()
 
 
+@pytest.mark.parametrize("sure", [30.0, 300.0])
+def test_what_the_other_classes_are_worth_does_not_depend_on_how_sure_anybody_is(sure):
+    z_s, z_t, y = normal(0, 4, 5), normal(1, 4, 5), labels(0, 4, 5)
+    expected = decoupled_loss(z_s, z_t, y, 2.0, 0.0, 1.0).item()
+    for z in (z_s, z_t):
+        z[np.arange(4), y] += sure
+        found = decoupled_loss(z_s, z_t, y, 2.0, 0.0, 1.0).item()
+        assert found == pytest.approx(expected, rel=1e-6)
+
+
 def test_decoupled_runs_on_every_device(device):
     z_s, z_t, y = (normal(0, 4, 5).astype(np.float32), normal(1, 4, 5).astype(np.float32),
                    labels(0, 4, 5))  # fmt: skip

@@ -178,6 +178,9 @@ def _asked_once(who: str, model: Module, data: Dataset) -> np.ndarray:
     try:
         return to_numpy(predict(model, one, workers=1))
     except (TypeError, ValueError) as error:
-        raise ValueError(
+        refused = ValueError(
             f"distill: {who} does not take these images, {one.dtype} {one.shape[1:]}: {error}"
-        ) from error
+        )
+        for note in getattr(error, "__notes__", ()):  # in which layer
+            refused.add_note(note)
+        raise refused from error
