@@ -1,10 +1,11 @@
 """Distillation: a small student learns from what trained teachers answer.
 
-Read ``losses.py`` (the formula), ``objective.py`` (how it gets into training), ``learning.py`` (the
-verb ``distill``), ``agreement.py`` (what came of it). Then, each by itself:
+Read ``losses.py`` (the formula), ``terms.py`` (how several losses are one; skip the losses it names
+at first), ``objective.py`` (how it gets into training), ``learning.py`` (the verb ``distill``) and
+``agreement.py`` (what came of it). Then, each by itself:
 
 * further losses (``matching.py``, ``decoupled.py``, ``hints.py``, ``attention.py``,
-  ``relations.py``), and how several are one (``terms.py``, ``taps.py``, ``adapters.py``);
+  ``relations.py``), and what those that look at layers need (``taps.py``, ``adapters.py``);
 * other loops (``ensemble.py``, ``born_again.py``, ``mutual.py``);
 * missing labels (``transfer.py``, ``bias.py``);
 * students by rule (``family.py``);

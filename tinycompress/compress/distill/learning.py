@@ -64,8 +64,9 @@ def distill(
             missing (``transfer.py``), or be missing altogether.
         epochs: passes over ``data``.
         temperature: T > 0, how much the probabilities are softened; 2 to 10 are usual.
-        alpha: the share of the teacher in the loss, 0 … 1; the labels have the rest. None: the
-            terms alone are the loss.
+        alpha: the share of the teacher in the loss, 0 … 1; the labels have the rest. Where a label
+            is missing the teacher has all of it, whatever alpha is. None: the terms alone are the
+            loss.
         terms: further terms, such as ``Hint("conv2", "conv2", weight=1e-3)``, see ``terms.py``.
             Adapters of hints are learned with the student and left behind.
         teacher_weights: of several teachers, ≥ 0, in any unit; None: alike.

@@ -9,7 +9,8 @@ weights that add up to 1, and each term that compares with answers is the weight
 As Σ w_i KL(p_i ‖ q) is KL(Σ w_i p_i ‖ q) and a constant, the student is drawn towards the mean of
 their softened probabilities.
 
-Read ``losses.py``, ``terms.py``, ``taps.py`` and ``train/objective.py`` first.
+Read ``losses.py``, ``terms.py`` and ``train/objective.py`` first, and ``taps.py`` where layers are
+looked at.
 """
 
 from __future__ import annotations
