@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -265,6 +265,15 @@ class Module(Registered):
     def count_parameters(self) -> tuple[int, int]:
         """(weights and biases of this module itself, how many of them are not zero)."""
         own = [p.data for p in self._parameters.values() if p is not None]
+        return sum(a.size for a in own), sum(int((a != 0).sum()) for a in own)
+
+    def count_repeated(self, seen: Container[int]) -> tuple[int, int]:
+        """The part of :meth:`count_parameters` that another layer has counted already.
+
+        Args:
+            seen: the ids of that layer's parameters and buffers.
+        """
+        own = [p.data for p in self._parameters.values() if p is not None and id(p) in seen]
         return sum(a.size for a in own), sum(int((a != 0).sum()) for a in own)
 
     def __repr__(self) -> str:

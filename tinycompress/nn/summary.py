@@ -11,7 +11,6 @@ import numpy as np
 from tinycompress.backend import to_device
 from tinycompress.graph import no_grad
 from tinycompress.nn.module import Module, evaluation_mode
-from tinycompress.nn.parameter import Parameter
 from tinycompress.nn.state import arrays_by_name
 
 
@@ -99,7 +98,8 @@ class _Counter:
             if not any(True for _ in module.children()) or module.count_parameters()[0]
         }
         self.rows: list[LayerSummary] = []
-        self.counted: set[Module | Parameter] = set()
+        self.counted: set[Module] = set()
+        self.seen: set[int] = set()  # ids of the parameters and buffers of these
 
     def called(self, module: Module, inputs: tuple[Any, ...], output: Any) -> None:
         shape = _shape(output)
@@ -111,11 +111,13 @@ class _Counter:
         return [self.row(module, None, 0) for module in rest]
 
     def row(self, module: Module, shape: tuple[int, ...] | None, macs: int) -> LayerSummary:
-        total, nonzero = (0, 0) if module in self.counted else module.count_parameters()
-        for p in module._parameters.values():
-            if p is not None and p in self.counted and module not in self.counted:
-                total, nonzero = total - p.size, nonzero - int((p.data != 0).sum())
-        self.counted |= {module, *(p for p in module._parameters.values() if p is not None)}
+        total, nonzero = 0, 0
+        if module not in self.counted:
+            (total, nonzero), again = module.count_parameters(), module.count_repeated(self.seen)
+            total, nonzero = total - again[0], nonzero - again[1]
+        self.counted.add(module)
+        held = (*module._parameters.values(), *module._buffers.values())
+        self.seen |= {id(each) for each in held if each is not None}
         kind = type(module).__name__
         return LayerSummary(self.names[module], kind, shape, total, nonzero, macs)
 

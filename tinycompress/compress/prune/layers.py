@@ -59,10 +59,15 @@ def _refuse_codes(model: nn.Module) -> None:
 def weights_by_layer(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> dict[str, Any]:
     """Layer name → weight of every layer of these kinds; a shared weight comes once."""
     weights: dict[str, Any] = {}
+    seen: set[tuple[int, ...]] = set()
     for name, module in model.named_modules():
         if isinstance(module, kinds):
             weight = module.weight
-            if not any(weight is other for other in weights.values()):
+            key: tuple[int, ...] = (id(weight),)
+            if isinstance(module, SharedLayer):  # makes a new weight at each reading
+                key = id(module.codebook), id(module.codes)
+            if key not in seen:
+                seen.add(key)
                 weights[name] = weight
     return weights
 

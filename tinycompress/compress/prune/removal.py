@@ -27,11 +27,12 @@ from tinycompress.compress.prune.probe import run_watched
 from tinycompress.compress.quantize.integer import IntegerModule
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.qat.layers import Switched
+from tinycompress.compress.share.layers import SharedLayer
 from tinycompress.data import Dataset
 from tinycompress.train.objective import Objective
 
-WITH_CODES = (Switched, QuantizedLayer, IntegerModule)
-"""Layers in training for codes, and layers with codes: weights alone or dynamic, and integer."""
+WITH_CODES = (Switched, QuantizedLayer, IntegerModule, SharedLayer)
+"""Layers in training for codes, and layers with codes: quantized, integer, or shared weights."""
 TOLERANCE = 1e-3
 """How much outputs may differ, of the largest: rounding in many layers, and no more."""
 
@@ -108,7 +109,7 @@ def _check_is_float(model: Any) -> None:
         if isinstance(module, WITH_CODES):
             raise TypeError(
                 f"remove_channels: layer {name!r} is a {type(module).__name__}; remove channels "
-                "from the float model first, then prepare or quantize the smaller one"
+                "from the float model first, then prepare, quantize or share the smaller one"
             )
 
 

@@ -72,7 +72,9 @@ def nothing_to_quantize(model: nn.Module) -> str:
             "quantize it differently"
         )
     kinds = " or ".join(layer.__name__ for layer in REPLACEMENTS)
-    return f"there is nothing to quantize in {kind}: it has no {kinds} layer"
+    own = sorted({type(m).__name__ for m in found if m._parameters})
+    instead = f", but has {', '.join(own)}" if own else ""
+    return f"there is nothing to quantize in {kind}: it has no {kinds} layer{instead}"
 
 
 def nothing_to_dequantize(model: nn.Module) -> str:

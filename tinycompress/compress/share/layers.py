@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Container
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -105,8 +106,16 @@ class SharedLayer(nn.Module):
 
     def count_parameters(self) -> tuple[int, int]:
         """(weights and biases, how many are not zero). The codebook is not counted beside them."""
+        return self._count(weights=True, bias=True)
+
+    def count_repeated(self, seen: Container[int]) -> tuple[int, int]:
+        same = id(self.codebook) in seen and id(self.codes) in seen
+        return self._count(weights=same, bias=id(self.bias) in seen)
+
+    def _count(self, weights: bool, bias: bool) -> tuple[int, int]:
         with no_grad(), on_device(self.codes):
-            own = [a.data for a in (self.weight, self.bias) if a is not None]
+            pairs = ((self.weight, weights), (self.bias, bias))
+            own = [a.data for a, counted in pairs if a is not None and counted]
             return sum(a.size for a in own), sum(int((a != 0).sum()) for a in own)
 
     def __repr__(self) -> str:
