@@ -154,7 +154,22 @@ def _read_sections(sections: list[Section]) -> tuple[Any, nn.Module, list[Tensor
         model = build(architecture)
     except ValueError as error:
         raise FormatError(start, str(error)) from error
-    return architecture, model, read_tensors(second.content, model)
+    tensors = read_tensors(second.content, model)
+    _check_states(model, tensors)
+    return architecture, model, tensors
+
+
+def _check_states(model: nn.Module, tensors: list[TensorInfo]) -> None:
+    """Each module's arrays must fit each other, as far as the module can tell."""
+    for name, module in model.named_modules():
+        try:
+            module.check_state()
+        except ValueError as error:
+            dot = f"{name}." if name else ""
+            own = [f"{dot}{key}" for key in (*module._parameters, *module._buffers)]
+            offset = next((t.offset for t in tensors if t.name in own), 0)
+            label = f"{name or 'the model'} ({type(module).__name__})"
+            raise FormatError(offset, f"{label}: {error}") from error
 
 
 def _read_file(path: StrPath) -> bytes:

@@ -276,6 +276,12 @@ class Module(Registered):
         own = [p.data for p in self._parameters.values() if p is not None and id(p) in seen]
         return sum(a.size for a in own), sum(int((a != 0).sum()) for a in own)
 
+    def check_state(self) -> None:
+        """Raise ValueError where arrays that were put in place do not fit each other.
+
+        A reader of files calls it on each module when all are filled.
+        """
+
     def __repr__(self) -> str:
         arguments = ", ".join(f"{k}={v!r}" for k, v in self.config().items())
         children = [f"  ({n}): " + repr(m).replace("\n", "\n  ") for n, m in self.named_children()]

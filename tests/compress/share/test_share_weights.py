@@ -160,6 +160,27 @@ def test_a_codebook_of_no_number_is_kept():
     assert bytes_of(from_bytes(to_bytes(shared))) == bytes_of(shared)
 
 
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda m: m.codes.__setitem__(..., 9), ["fc (SharedLinear)", "code 9", "codebook of 8"]),
+        (lambda m: setattr(m, "codebook", nn.Parameter(np.ones(2, "f"))), ["code 8", "of 2"]),
+        (lambda m: setattr(m, "codebook", nn.Parameter(np.ones((8, 1), "f"))), ["(8, 1)"]),
+        (lambda m: setattr(m, "codes", m.codes[:5]), ["(10, 200)", "(5, 200)"]),
+        (lambda m: setattr(m, "codes", m.codes.astype("i1")), ["unsigned", "int8"]),
+    ],
+    ids=["beyond", "short codebook", "axes", "shape", "signed"],
+)
+def test_a_file_whose_codes_stand_for_nothing_is_refused(spoil, words):
+    """Its checksums are right, so that nothing else would notice."""
+    model = tc.share_weights(small(), 3, init="density")
+    spoil(model.fc)
+    with pytest.raises(tc.FormatError) as caught:
+        from_bytes(to_bytes(model))
+    assert [word for word in words if word not in str(caught.value)] == []
+    assert caught.value.offset > 20
+
+
 # -------------------------------------------------------------------------------------- refusals
 
 

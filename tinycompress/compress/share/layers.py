@@ -104,6 +104,21 @@ class SharedLayer(nn.Module):
     def macs(self, input_shape: tuple[int, ...], output_shape: tuple[int, ...]) -> int:
         return math.prod(output_shape[1:]) * math.prod(self.codes.shape[1:])
 
+    def check_state(self) -> None:
+        with skeletons():
+            shape = self.float_type(**self._float_config).weight.shape
+        if self.codebook.ndim != 1 or self.codes.shape != shape or self.codes.dtype.kind != "u":
+            raise ValueError(
+                f"codes must be unsigned of shape {shape} and codebook must have one axis, got "
+                f"{self.codes.dtype} {self.codes.shape} and {self.codebook.shape}"
+            )
+        with on_device(self.codes):
+            largest = int(self.codes.max())
+        if largest > self.codebook.size:
+            raise ValueError(
+                f"code {largest} stands for no number of a codebook of {self.codebook.size}"
+            )
+
     def count_parameters(self) -> tuple[int, int]:
         """(weights and biases, how many are not zero). The codebook is not counted beside them."""
         return self._count(weights=True, bias=True)
