@@ -21,11 +21,11 @@ def gather(codebook: Array, codes: Array) -> Result:
     def d_codebook(g: Array) -> Array:
         if xp is np:
             flat = codes.ravel()
-            places = np.flatnonzero(flat)  # most weights of a pruned layer are the zero
+            places = np.flatnonzero(flat != 0)  # few weights of a pruned layer
             sums = np.bincount(flat[places], g.ravel()[places], minlength=size)
         else:  # bincount would wait for the device
             sums = xp.zeros(size, np.float64)
-            xp.add.at(sums, codes, g)
+            xp.add.at(sums, codes, g.astype(np.float64))
         return sums[1:].astype(codebook.dtype)
 
-    return table[codes], (d_codebook, None)
+    return table.take(codes), (d_codebook, None)

@@ -125,6 +125,15 @@ def test_the_error_never_rises_from_step_to_step(monkeypatch, init, clusters):
     assert errors[-1] < errors[0]
 
 
+@each_init
+def test_it_ends_where_neither_step_changes_anything(init):
+    values = np.random.default_rng(3).standard_t(3, size=2000)
+    codebook, codes = kmeans_1d(values, 16, init)
+    np.testing.assert_array_equal(np.abs(values[:, None] - codebook).argmin(axis=1), codes)
+    means = [values[codes == k].mean() for k in range(codebook.size)]
+    np.testing.assert_allclose(codebook, means, rtol=1e-12)
+
+
 # ---------------------------------------------------------------------------------- special cases
 
 
@@ -135,6 +144,13 @@ def test_with_enough_clusters_the_distinct_values_are_the_codebook(values, more,
     codebook, codes = kmeans_1d(values, distinct.size + more, init)
     np.testing.assert_array_equal(codebook, distinct)
     np.testing.assert_array_equal(codebook[codes], values)
+
+
+@each_init
+def test_with_just_enough_clusters_none_is_empty(init):
+    """Lloyd's algorithm from 0, 5 and 10 would put 0 and 0.1 together."""
+    codebook, codes = kmeans_1d(np.array([0.1, 10.0, 0.0]), 3, init)
+    assert (codebook.tolist(), codes.tolist()) == ([0.0, 0.1, 10.0], [1, 2, 0])
 
 
 def test_an_empty_cluster_is_left_out():
@@ -193,9 +209,10 @@ def test_scaling_by_a_power_of_two_scales_the_codebook(values, clusters, init, s
 
 
 def test_a_large_value_far_away_costs_the_small_ones_no_digits():
-    """Running sums that begin with −1e16 have no digits left for 1, 2 and 3."""
-    codebook, codes = kmeans_1d(np.array([-1e16, 1.0, 2.0, 3.0]), 2)
-    assert (codebook.tolist(), codes.tolist()) == ([-1e16, 2.0], [0, 1, 1, 1])
+    """Running sums that begin with −1e20 have no digits left for the others."""
+    values = np.array([-1e20, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0])
+    codebook, codes = kmeans_1d(values, 3, "density")
+    assert (codebook.tolist(), codes.tolist()) == ([-1e20, 2.0, 11.0], [0, 1, 1, 1, 2, 2, 2])
 
 
 # ------------------------------------------------------------------------------------- the start

@@ -2,17 +2,15 @@
 
 import numpy as np
 import pytest
-from share_cases import mixed, small
+from hypothesis import given, strategies as st
+from share_cases import bytes_of, mixed, small
+from strategies import seeds
 
 import tinycompress as tc
 from tinycompress import models, nn
 from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.share import SharedConv2d, SharedLayer, SharedLinear, unshare
 from tinycompress.format.store import from_bytes, to_bytes
-
-
-def bytes_of(model):
-    return {name: to_numpy(array).tobytes() for name, array in model.state_dict().items()}
 
 
 def shared_layers(model):
@@ -133,6 +131,25 @@ def test_a_file_brings_back_the_same_bits(tmp_path, bits):
     assert back.tied.codebook is back.conv2.codebook
     assert back.tied.codes is back.conv2.codes
     np.testing.assert_array_equal(back(x).data, shared(x).data)
+
+
+@given(
+    st.integers(1, 6),
+    st.integers(1, 6),
+    st.integers(1, 9),
+    st.floats(0, 1),
+    st.sampled_from(["float32", "float64", "float16"]),
+    seeds,
+)
+def test_any_layer_comes_back_from_its_bytes(inputs, outputs, bits, sparsity, dtype, seed):
+    rng = np.random.default_rng(seed)
+    layer = nn.Linear(inputs, outputs).to(dtype).eval()
+    layer.weight.data[...] = rng.normal(size=(outputs, inputs))
+    layer.weight.data[rng.random((outputs, inputs)) < sparsity] = 0
+    shared = tc.share_weights(layer, bits, init="random", seed=seed)
+    back = from_bytes(to_bytes(shared))
+    assert bytes_of(back) == bytes_of(shared)
+    assert back.codebook.dtype == np.dtype(dtype)
 
 
 @pytest.mark.parametrize("name", ["lenet-5", "lenet-300-100", "article-cnn", "tiny-cnn"])

@@ -8,7 +8,8 @@ where it started. Deep Compression (Han et al. 2015, arXiv:1510.00149, section 3
 starts, and finds the first the best for networks, because the few large weights get centroids:
 
 linear
-    evenly from the smallest value to the largest
+    evenly from the smallest value to the largest; what stays near an even grid has codes that are
+    used unevenly, and so become short in a file (Gish, Pierce 1968)
 density
     at the middles of K parts with equally many values
 random
