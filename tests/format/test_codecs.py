@@ -7,7 +7,7 @@ from tcz_arrays import arrays, shapes, suitable_arrays
 
 from tinycompress.format import FormatError
 from tinycompress.format.codecs import CODECS, decode, encode
-from tinycompress.format.cursor import Cursor
+from tinycompress.format.cursor import MAX_STEPS, Cursor
 from tinycompress.format.dense import BRAIN, HALF, PACKED, RAW
 from tinycompress.format.huffman import HUFFMAN
 from tinycompress.format.relative import RELATIVE
@@ -21,7 +21,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 @given(arrays)
 def test_what_was_encoded_comes_back_to_the_bit(values):
-    number, body = encode(values)
+    number, (body, _) = encode(values)
     back = decode(number, Cursor(body), values.dtype, values.shape).values
     assert same_bits(back, values)
     assert back.flags.writeable
@@ -33,15 +33,19 @@ def test_what_was_encoded_comes_back_to_the_bit(values):
 @given(data=st.data())
 def test_each_codec_comes_back_to_the_bit(number, data):
     values = data.draw(suitable_arrays(number))
-    body = CODECS[number].encode(values)
-    assume(body is not None)
-    assert same_bits(decode(number, Cursor(body), values.dtype, values.shape).values, values)
+    encoded = CODECS[number].encode(values)
+    assume(encoded is not None)
+    cursor = Cursor(encoded.data)
+    again, _, cost = decode(number, cursor, values.dtype, values.shape)
+    assert same_bits(again, values)
+    assert cost.total == len(encoded.data)
+    assert MAX_STEPS - cursor.steps.left == encoded.steps  # both count the same
 
 
 @given(arrays)
 def test_the_shortest_is_chosen_and_never_longer_than_raw(values):
-    _, body = encode(values)
-    sizes = [len(b) for c in CODECS.values() if (b := c.encode(values)) is not None]
+    _, (body, _) = encode(values)
+    sizes = [len(b.data) for c in CODECS.values() if (b := c.encode(values)) is not None]
     assert len(body) == min(sizes) <= values.nbytes
 
 
@@ -61,7 +65,7 @@ def test_any_bytes_are_values_or_a_format_error(number, dtype, shape, body):
 
 def test_a_dense_float_stays_four_bytes(rng):
     values = rng.normal(size=1000).astype(np.float32)
-    number, body = encode(values)
+    number, (body, _) = encode(values)
     assert (number, len(body)) == (RAW, 4000)
 
 
@@ -70,7 +74,7 @@ def test_codes_take_their_bits_whatever_their_dtype(bits, rng):
     codes = rng.integers(-(1 << bits - 1), 1 << bits - 1, 4000)
     codes[:2] = -(1 << bits - 1), (1 << bits - 1) - 1
     for dtype in ("int32", "int64"):
-        number, body = encode(codes.astype(dtype))
+        number, (body, _) = encode(codes.astype(dtype))
         assert number == PACKED
         assert 500 * bits + 2 <= len(body) <= 500 * bits + 4
 
@@ -78,7 +82,7 @@ def test_codes_take_their_bits_whatever_their_dtype(bits, rng):
 def test_ninety_percent_zeros_take_a_bit_each_in_a_plain_mask(rng):
     values = rng.normal(size=8000).astype(np.float32)
     values[rng.permutation(8000)[:7200]] = 0
-    number, body = encode(values, (RAW, PACKED, SPARSE))
+    number, (body, _) = encode(values, (RAW, PACKED, SPARSE))
     assert (number, len(body)) == (SPARSE, 1000 + 1 + 800 * 4)
 
 
@@ -86,7 +90,7 @@ def test_any_value_is_left_out_if_it_is_the_most_frequent(rng):
     codes = np.zeros(8000, np.uint8)
     codes[:] = 128  # a zero point that is not 0 is left out just as well
     codes[rng.permutation(8000)[:800]] = rng.integers(120, 128, 800)
-    number, body = encode(codes, (RAW, PACKED, SPARSE))
+    number, (body, _) = encode(codes, (RAW, PACKED, SPARSE))
     assert number == SPARSE
     assert len(body) <= 2 + 1000 + 1 + 3 + 800 * 3 // 8
 
@@ -94,7 +98,7 @@ def test_any_value_is_left_out_if_it_is_the_most_frequent(rng):
 @pytest.mark.parametrize("number", [SPARSE, RELATIVE])
 def test_minus_zero_is_a_value_of_its_own(number):
     values = np.array([0.0, -0.0, 0.0, 1.0] * 100, np.float32)
-    body = CODECS[number].encode(values)
+    body = CODECS[number].encode(values).data
     back = decode(number, Cursor(body), values.dtype, (400,)).values
     assert same_bits(back, values)
     assert len(body) < 400 * 4 / 2
@@ -112,12 +116,12 @@ def test_floats_that_fit_sixteen_bits_take_sixteen(dtype, rng):
 
 def test_upper_halves_have_the_range_of_float32(rng):
     values = np.ldexp(rng.integers(128, 256, 100), rng.integers(-130, 100, 100)).astype(np.float32)
-    number, body = encode(values)
+    number, (body, _) = encode(values)
     assert (number, len(body)) == (BRAIN, 200)
 
 
 def test_one_number_repeated_takes_two_bytes():
-    assert encode(np.full(1000, 7, np.int8)) == (PACKED, bytes([0, 14]))
+    assert encode(np.full(1000, 7, np.int8)) == (PACKED, (bytes([0, 14]), 0))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +134,7 @@ def test_one_number_repeated_takes_two_bytes():
     ],
 )
 def test_extreme_values(values):
-    number, body = encode(values)
+    number, (body, _) = encode(values)
     assert same_bits(decode(number, Cursor(body), values.dtype, values.shape).values, values)
 
 

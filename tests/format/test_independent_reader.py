@@ -4,6 +4,7 @@ It is given the expected dtypes and shapes, which the page's tables of layers ha
 """
 
 import json
+import math
 import re
 import struct
 import zlib
@@ -38,6 +39,9 @@ class Bytes:
     def varint(self):
         byte = self.byte()
         return byte if byte < 128 else byte - 128 + 128 * self.varint()
+
+    def int8(self):
+        return (self.byte() + 128) % 256 - 128
 
     def zigzag(self):
         n = self.varint()
@@ -86,7 +90,13 @@ def read_body(b, codec, dtype, shape):
         return [struct.unpack("<f", b"\0\0" + b.take(2))[0] for _ in range(n)]
     if codec == 5:
         return read_huffman(b, n)
+    if codec in (6, 7):
+        return read_counted(b, n) if codec == 6 else read_adaptive(b, n)
     fill = b.zigzag() if dtype.kind in "iu" else 0.0
+    if codec == 9:
+        return read_trimmed(b, dtype, shape, fill)
+    if codec == 10:
+        return read_predicted(b, dtype, shape, fill)
     kept = b.bits(n, 1) if codec == 2 else read_distances(b, n)
     others = iter(read_body(b, b.byte(), dtype, [sum(kept)]))
     return [next(others) if k else fill for k in kept]
@@ -125,6 +135,143 @@ def read_distances(b, n):
     return kept + [0] * (n - len(kept))
 
 
+class RangeReader:
+    """What is left is one number; it is compared with where outcomes begin."""
+
+    def __init__(self, b):
+        self.data = b.rest()
+        assert not self.data.endswith(b"\0")
+        self.number = int.from_bytes(self.data[:4].ljust(4, b"\0"), "big")
+        self.range, self.at = 2**32 - 1, 4
+
+    def narrow(self, start, size):
+        self.number, self.range = self.number - start, size
+        while self.range < 2**24:
+            byte = self.data[self.at] if self.at < len(self.data) else 0
+            self.number, self.range, self.at = (
+                self.number * 256 + byte,
+                self.range * 256,
+                self.at + 1,
+            )
+
+    def bit(self, chance):
+        ones = self.range // 65536 * chance
+        bit = int(self.number < ones)
+        self.narrow(*((0, ones) if bit else (ones, self.range - ones)))
+        return bit
+
+    def part(self, shares):
+        step = self.range // 65536
+        place, start, value = min(self.number // step, 65535), 0, 0
+        while place >= start + shares[value]:
+            start, value = start + shares[value], value + 1
+        self.narrow(start * step, shares[value] * step)
+        return value
+
+    def learning(self, counts, key):
+        """A bit of chance (ones + 1/2) / (cases + 1); ``counts`` are [ones, cases] by key."""
+        seen = counts.setdefault(key, [0, 0])
+        bit = self.bit(65536 * (2 * seen[0] + 1) // (2 * seen[1] + 2))
+        seen[:] = seen[0] + bit, seen[1] + 1
+        if seen[1] == 4096:
+            seen[:] = seen[0] // 2, seen[1] // 2
+        return bit
+
+    def tree(self, counts, bits):
+        word = "1"
+        for _ in range(bits):
+            word += str(self.learning(counts, word))
+        return int(word, 2) - 2**bits
+
+    def flags(self, n):
+        counts, flags = {}, [1]
+        for _ in range(n):
+            flags.append(self.learning(counts, flags[-1]))
+        return [i for i in range(n) if flags[i + 1]]
+
+
+def read_counted(b, n):
+    span, least = b.varint(), b.zigzag()
+    shares = [b.varint() for _ in range(span - 1)]
+    shares.append(65536 - sum(shares))
+    reader = RangeReader(b)
+    return [least + reader.part(shares) for _ in range(n)]
+
+
+def read_adaptive(b, n):
+    bits, least = b.byte(), b.zigzag()
+    reader, counts = RangeReader(b), {}
+    return [least + reader.tree(counts, bits) for _ in range(n)]
+
+
+def read_trimmed(b, dtype, shape, fill):
+    rows, columns = shape[0], int(np.prod(shape[1:]))
+    live = b.bits(rows, 1), b.bits(columns, 1)
+    size = [sum(live[0]), sum(live[1])]
+    values = iter(read_body(b, b.byte(), dtype, size))
+    return [next(values) if r and c else fill for r in live[0] for c in live[1]]
+
+
+def chance(logit):
+    logit = max(-2816, min(2816, logit))
+    return max(1, min(65535, round(65536 / (1 + math.exp(-logit / 256)))))
+
+
+def log(n):
+    return round(256 * math.log(min(n, 65535)))
+
+
+def read_predicted(b, dtype, shape, fill):
+    rows = shape[0] if len(shape) > 1 else 1
+    columns = int(np.prod(shape[1:])) if len(shape) > 1 else int(np.prod(shape))
+    bias, w_column, w_row = b.int8(), b.int8(), b.int8()
+    lags = [(b.varint(), b.int8()) for _ in range(b.byte())]
+    least, span, pivot, sides = 0, 1, 0, []
+    if dtype.kind in "iu":
+        least, span, pivot = b.zigzag(), b.varint(), b.varint()
+        side_bias, *sides = [b.int8() for _ in range(1 + len(lags))]
+    reader = RangeReader(Bytes(b.take(b.varint())) if dtype.kind == "f" else b)
+    live = reader.flags(rows), reader.flags(columns)
+    kept, counts = [set() for _ in range(rows)], dict.fromkeys(live[1], 0)
+    for r in live[0]:
+        average, expected = 4 * sum(counts.values()) // len(counts), 0
+        for c in live[1]:
+            ratio = log(4 * counts[c] + 4) - log(average + 4)
+            logit = max(-2816, min(2816, 16 * bias + (w_column * ratio >> 4)))
+            row = (w_row * log(4 * len(kept[r]) + 4) >> 4) - (
+                w_row * log(expected // 16384 + 4) >> 4
+            )
+            near = sum(weight for lag, weight in lags if c - lag in kept[r])
+            expected += chance(logit)
+            if reader.bit(chance(logit + row + 16 * near)):
+                kept[r].add(c)
+        for c in kept[r]:
+            counts[c] += 1
+    values = [[c in k for c in range(columns)] for k in kept]
+    if dtype.kind == "f":
+        others = iter(read_body(b, b.byte(), dtype, [sum(map(len, kept))]))
+        values = [[next(others) if k else fill for k in row] for row in values]
+    if dtype.kind in "iu":
+        lower, upper, bits = {}, {}, [max(n - 1, 0).bit_length() for n in (pivot, span - pivot)]
+        for r in range(rows):
+            side, values[r] = {}, [fill] * columns
+            for c in sorted(kept[r]):
+                near = sum(
+                    w * side.get(c - lag, 0) for (lag, _), w in zip(lags, sides, strict=True)
+                )
+                above = pivot == 0
+                if 0 < pivot < span:
+                    above = reader.bit(chance(16 * side_bias + 16 * near))
+                side[c] = 1 if above else -1
+                number = (
+                    pivot + reader.tree(upper, bits[1])
+                    if above
+                    else pivot - 1 - reader.tree(lower, bits[0])
+                )
+                values[r][c] = least + number + (least < fill <= least + number)
+    return [value for row in values for value in row]
+
+
 def read_record(b, dtype, shape, earlier):
     """(values, mask or None)."""
     head = b.byte()
@@ -138,7 +285,12 @@ def read_record(b, dtype, shape, earlier):
     if not head & 0x20:
         return values, None
     mask = Bytes(b.take(b.varint()))
-    return values, np.reshape(mask.bits(values.size, 1), shape) if mask.data else values != 0
+    if not mask.data:
+        return values, values != 0
+    coded = len(mask.data) < -(-values.size // 8)
+    bits = read_body(mask, mask.byte(), "bool", shape) if coded else mask.bits(values.size, 1)
+    assert not mask.rest()
+    return values, np.reshape(bits, shape)
 
 
 def read_file(data, expected):
@@ -181,7 +333,7 @@ def test_it_reads_what_each_codec_writes(number, data):
     values = data.draw(suitable_arrays(number))
     body = CODECS[number].encode(values)
     assume(body is not None)
-    found = Bytes(body)
+    found = Bytes(body.data)
     again = np.array(read_body(found, number, values.dtype, values.shape), values.dtype)
     assert again.tobytes() == values.tobytes()
     assert not found.rest()
@@ -192,4 +344,4 @@ def test_the_samples_use_most_codecs(tmp_path):
     for make in SAMPLES.values():
         fmt.save(make(), tmp_path / "m.tcz")
         used |= {t.how.split(" ")[0].strip(",") for t in fmt.inspect(tmp_path / "m.tcz").tensors}
-    assert used >= {"raw", "packed", "sparse", "half", "Huffman", "relative"}
+    assert used >= {"raw", "packed", "sparse", "half", "adaptive", "predicted"}

@@ -54,7 +54,7 @@ def test_five_bits_are_too_few_for_a_weight_in_a_hundred(rng):
 @pytest.mark.parametrize("share", [0.3, 0.1, 0.02])
 def test_the_width_is_the_one_that_costs_least(share, rng):
     kept = rng.random((50, 400)) < share
-    body = CODECS[RELATIVE].encode(kept.astype(np.float32))
+    body = CODECS[RELATIVE].encode(kept.astype(np.float32)).data
     cost = decode(RELATIVE, Cursor(body), np.dtype(np.float32), kept.shape).cost
     packed = min(len(distances(kept, bits)) * bits / 8 for bits in range(1, 13))
     p = kept.mean()

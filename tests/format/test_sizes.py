@@ -81,11 +81,11 @@ def test_inspect_says_how_a_tensor_is_written(tmp_path):
     assert info.model == "lenet-300-100"
     assert info.version == 1
     codes = next(t for t in info.tensors if t.name == "fc1.weight_codes")
-    assert codes.how == "relative 4-bit index (Huffman), values (Huffman)"
+    assert codes.how == "predicted"
     assert 0.3 < codes.bits_per_weight < 0.5
     pruned = with_mask(models.create("lenet-300-100"), 0.95)
     fmt.save(pruned, tmp_path / "p.tcz")
     weight, bias = fmt.inspect(tmp_path / "p.tcz").tensors[:2]
     assert (weight.name, weight.masked) == ("fc1.weight", True)
-    assert weight.how == "relative 4-bit index (Huffman), values (raw)"
+    assert weight.how == "predicted places, values (raw)"
     assert (bias.how, bias.masked) == ("raw", False)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tinycompress.format.cursor import Cursor
+from tinycompress.format.cursor import MAX_STEPS, Cursor
 
 Shape = tuple[int, ...]
 
@@ -41,6 +41,17 @@ class Cost:
         return self.index + self.values + self.tables
 
 
+class Encoded(NamedTuple):
+    """Bytes, and how many steps of a loop a reader takes for them (``cursor.py: MAX_STEPS``)."""
+
+    data: bytes
+    steps: int = 0
+
+    def after(self, head: bytes) -> Encoded:
+        """The same with ``head`` before it."""
+        return Encoded(head + self.data, self.steps)
+
+
 class Decoded(NamedTuple):
     """The values, how they were written in words, and what the bytes were for."""
 
@@ -54,29 +65,31 @@ class Codec(NamedTuple):
 
     Attributes:
         encode: gives None where it does not suit the array.
-        decode: reads all of its cursor: values of a dtype and a shape.
-        steps: how many steps of a loop an array of a shape takes, at most; 0 for a codec that
-            works on whole arrays at once. It bounds the time that reading can take.
+        decode: reads all of its cursor: values of a dtype and a shape. It spends the steps that
+            the encoder has counted.
     """
 
-    encode: Callable[[np.ndarray], bytes | None]
+    encode: Callable[[np.ndarray], Encoded | None]
     decode: Callable[[Cursor, np.dtype, Shape], Decoded]
-    steps: Callable[[Shape], int] = lambda shape: 0
 
 
 def encode_among(
-    codecs: Mapping[int, Codec], values: np.ndarray, among: Iterable[int] | None = None
-) -> tuple[int, bytes]:
+    codecs: Mapping[int, Codec],
+    values: np.ndarray,
+    among: Iterable[int] | None = None,
+    steps: int = MAX_STEPS,
+) -> tuple[int, Encoded]:
     """(number of the codec that needs the fewest bytes, those bytes); of equals the lowest number.
 
     Args:
         codecs: by number.
         values: C order.
         among: numbers of those to try (None: all). One of them must suit.
+        steps: how many steps reading may take. Raw values, which always suit, take none.
     """
     tried = ((n, codecs[n].encode(values)) for n in sorted(codecs if among is None else among))
-    fitting = ((number, body) for number, body in tried if body is not None)
-    return min(fitting, key=lambda pair: len(pair[1]))
+    fitting = ((n, body) for n, body in tried if body is not None and body.steps <= steps)
+    return min(fitting, key=lambda pair: len(pair[1].data))
 
 
 def decode_with(

@@ -10,6 +10,9 @@ from __future__ import annotations
 from tinycompress.format.errors import FormatError
 
 MAX_BITS = 63  # of a whole number in a file
+MAX_STEPS = 1 << 23
+"""Steps that reading a file may take, of a microsecond or so. A few bytes can say "a million
+values, one by one"; so many and no more are believed, and no writer asks for more."""
 
 
 def varint(number: int) -> bytes:
@@ -32,16 +35,26 @@ def unzigzag(number: int) -> int:
     return number >> 1 if number % 2 == 0 else -(number >> 1) - 1
 
 
+class Steps:
+    """The steps that are left to the readers of a file."""
+
+    def __init__(self, left: int = MAX_STEPS) -> None:
+        self.left = left
+
+
 class Cursor:
-    """A place in ``data``, and where what is read here ends.
+    """A place in ``data``, where what is read here ends, and how much work may be done for it.
 
     Every method that reads says ``what`` it expected, so that an error can name it.
     """
 
-    def __init__(self, data: bytes, position: int = 0, end: int | None = None) -> None:
+    def __init__(
+        self, data: bytes, position: int = 0, end: int | None = None, steps: Steps | None = None
+    ) -> None:
         self.data = data
         self.position = position
         self.end = len(data) if end is None else end
+        self.steps = steps or Steps()
 
     def left(self) -> int:
         """How many bytes are still there."""
@@ -59,7 +72,13 @@ class Cursor:
                 "truncated or damaged"
             )
         start, self.position = self.position, self.position + length
-        return Cursor(self.data, start, self.position)
+        return Cursor(self.data, start, self.position, self.steps)
+
+    def spend(self, steps: int) -> None:
+        """Take the steps that reading what follows needs from those that are left."""
+        self.steps.left -= steps
+        if self.steps.left < 0:
+            raise self.error(f"reading this file would take more than {MAX_STEPS:,} steps")
 
     def take(self, length: int, what: str) -> bytes:
         """The next ``length`` bytes."""

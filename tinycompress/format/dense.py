@@ -15,15 +15,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from tinycompress.format.codec import Codec, Cost, Decoded, Shape, count_of, range_of
+from tinycompress.format.codec import Codec, Cost, Decoded, Encoded, Shape, count_of, range_of
 from tinycompress.format.cursor import Cursor, unzigzag, varint, zigzag
 from tinycompress.format.packing import WORD, pack, packed_size, unpack
 
 RAW, PACKED, HALF, BRAIN = 0, 1, 3, 4  # 2 was given to sparse.py
 
 
-def encode_raw(values: np.ndarray) -> bytes:
-    return values.astype(values.dtype.newbyteorder("<")).tobytes()
+def encode_raw(values: np.ndarray) -> Encoded:
+    return Encoded(values.astype(values.dtype.newbyteorder("<")).tobytes())
 
 
 def decode_raw(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
@@ -38,17 +38,16 @@ def decode_raw(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
 # ---------------------------------------------------------------------------------------- packed
 
 
-def encode_packed(values: np.ndarray) -> bytes | None:
+def encode_packed(values: np.ndarray) -> Encoded | None:
     if values.dtype.kind not in "iub" or not values.size:
         return None
     least = int(values.min())
     bits = (int(values.max()) - least).bit_length()
     if bits > WORD or abs(least) >= 1 << 62:
         return None
-    if bits == 0:
-        return bytes([0]) + varint(zigzag(least))
     above = (values.astype(np.int64) - least).astype(np.uint16)
-    return bytes([bits]) + varint(zigzag(least)) + pack(above, bits)
+    codes = pack(above, bits) if bits else b""
+    return Encoded(bytes([bits]) + varint(zigzag(least)) + codes)
 
 
 def decode_packed(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
@@ -93,12 +92,13 @@ def raised(body: Cursor, above: np.ndarray, least: int, dtype: np.dtype) -> np.n
 # --------------------------------------------------------------------------------- half and brain
 
 
-def encode_half(values: np.ndarray) -> bytes | None:
+def encode_half(values: np.ndarray) -> Encoded | None:
     if values.dtype.kind != "f" or values.itemsize <= 2 or not np.isfinite(values).all():
         return None
     with np.errstate(over="ignore", under="ignore"):
         halves = values.astype("<f2")
-    return halves.tobytes() if np.array_equal(halves.astype(values.dtype), values) else None
+    fitting = np.array_equal(halves.astype(values.dtype), values)
+    return Encoded(halves.tobytes()) if fitting else None
 
 
 def decode_half(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
@@ -111,11 +111,12 @@ def decode_half(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
     return Decoded(halves.astype(dtype).reshape(shape), "half", Cost(values=len(data)))
 
 
-def encode_brain(values: np.ndarray) -> bytes | None:
+def encode_brain(values: np.ndarray) -> Encoded | None:
     if values.dtype != np.float32:
         return None
     bits = values.view(np.uint32)
-    return (bits >> 16).astype("<u2").tobytes() if not (bits & 0xFFFF).any() else None
+    fitting = not (bits & 0xFFFF).any()
+    return Encoded((bits >> 16).astype("<u2").tobytes()) if fitting else None
 
 
 def decode_brain(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:

@@ -24,7 +24,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from tinycompress.format.codec import Codec, Cost, Decoded, Shape, count_of
+from tinycompress.format.codec import Codec, Cost, Decoded, Encoded, Shape, count_of
 from tinycompress.format.cursor import Cursor, varint, zigzag
 from tinycompress.format.dense import raised, read_least, read_packed
 from tinycompress.format.packing import pack
@@ -116,7 +116,8 @@ def decode_symbols(body: Cursor, count: int, lengths: np.ndarray) -> np.ndarray:
 def _windows(data: np.ndarray, position: int, longest: int) -> np.ndarray:
     """The 15 bits that follow each bit from ``position`` to the end of a block, as numbers."""
     first = position // 8
-    block = np.zeros(BLOCK // 8 + 4, np.uint8)  # zeros after the end
+    size = min(BLOCK // 8, len(data) - first + 1)
+    block = np.zeros(size + 4, np.uint8)  # zeros after the end
     there = data[first : first + len(block)]
     block[: len(there)] = there
     bits = np.unpackbits(block).astype(np.uint16)[position % 8 :]
@@ -129,7 +130,8 @@ def _windows(data: np.ndarray, position: int, longest: int) -> np.ndarray:
 
 def _jump(lengths: list[int], most: int) -> list[int]:
     """Where codewords start, if the first starts at 0: at most ``most`` of them, in this block."""
-    places, place, end = [], 0, len(lengths)
+    places: list[int] = []
+    place, end = 0, len(lengths)
     while place < end and len(places) < most:
         places.append(place)
         place += lengths[place]
@@ -139,11 +141,11 @@ def _jump(lengths: list[int], most: int) -> list[int]:
 # ------------------------------------------------------------------------------------- the codec
 
 
-def encode_huffman(values: np.ndarray) -> bytes | None:
+def encode_huffman(values: np.ndarray) -> Encoded | None:
     if values.dtype.kind not in "iub":
         return None
     if not values.size:
-        return varint(0)
+        return Encoded(varint(0))
     least = int(values.min())
     span = int(values.max()) - least + 1
     if span > MAX_SPAN or abs(least) >= 1 << 62:
@@ -151,9 +153,14 @@ def encode_huffman(values: np.ndarray) -> bytes | None:
     symbols = values.ravel().astype(np.int64) - least
     head = varint(span) + varint(zigzag(least))
     if span == 1:
-        return head
+        return Encoded(head)
     lengths = code_lengths(np.bincount(symbols, minlength=span))
-    return head + pack(lengths, 4) + encode_symbols(symbols, lengths)
+    coded = encode_symbols(symbols, lengths)
+    return Encoded(head + pack(lengths, 4) + coded, steps_for(values.size))
+
+
+def steps_for(count: int) -> int:
+    return 256 + count // 4  # its loop is a quick one
 
 
 def decode_huffman(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
@@ -169,6 +176,7 @@ def decode_huffman(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
     if lengths is None:
         above = np.zeros(count, np.int64)
     else:
+        body.spend(steps_for(count))
         above = decode_symbols(body, count, lengths)
     values = raised(body, above, least, dtype).reshape(shape)
     return Decoded(values, "Huffman", Cost(values=body.position - start - head, tables=head))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from tinycompress.format import dense, huffman
+from tinycompress.format import adaptive, counted, dense, huffman
 from tinycompress.format.codec import Codec
 
-INNER: dict[int, Codec] = {**dense.CODECS, **huffman.CODECS}
+INNER: dict[int, Codec] = {
+    **dense.CODECS,
+    **huffman.CODECS,
+    **counted.CODECS,
+    **adaptive.CODECS,
+}

@@ -28,14 +28,14 @@ from tinycompress.format.codec import (
     Codec,
     Cost,
     Decoded,
+    Encoded,
     Shape,
     count_of,
     decode_with,
     encode_among,
 )
 from tinycompress.format.cursor import Cursor, varint
-from tinycompress.format.dense import PACKED
-from tinycompress.format.huffman import HUFFMAN
+from tinycompress.format.huffman import code_lengths
 from tinycompress.format.inner import INNER
 from tinycompress.format.sparse import read_fill, read_others, split, write_others
 
@@ -62,25 +62,30 @@ def places(index: np.ndarray, bits: int) -> np.ndarray:
     return (np.cumsum(step) - 1)[index != filler]
 
 
-def encode_relative(values: np.ndarray) -> bytes | None:
+def encode_relative(values: np.ndarray) -> Encoded | None:
     parts = split(values)
     if parts is None:
         return None
     fill, kept = parts
-    number, bits, length, index = _best_index(kept)
-    head = bytes([bits]) + varint(length) + bytes([number]) + varint(len(index))
-    return fill + head + index + write_others(values[kept])
+    bits, index = best_index(kept)
+    number, coded = encode_among(INNER, index)
+    head = bytes([bits]) + varint(len(index)) + bytes([number]) + varint(len(coded.data))
+    others = write_others(values[kept])
+    return Encoded(fill + head + coded.data + others.data, coded.steps + others.steps)
 
 
-def _best_index(kept: np.ndarray) -> tuple[int, int, int, bytes]:
-    """(codec, bits, entries, bytes) of the index that is shortest."""
-    tries = []
-    for bits in range(1, WIDEST + 1):
-        index = distances(kept, bits)
-        number, data = encode_among(INNER, index, (PACKED, HUFFMAN) if index.size else (HUFFMAN,))
-        tries.append((len(data), number, bits, len(index), data))
-    _, number, bits, entries, data = min(tries, key=lambda entry: entry[0])
-    return number, bits, entries, data
+def best_index(kept: np.ndarray, huffman: bool = True) -> tuple[int, np.ndarray]:
+    """(bits, index): the index that takes the fewest bits, packed or (if allowed) Huffman coded."""
+    tries = [(bits, distances(kept, bits)) for bits in range(1, WIDEST + 1)]
+    return min(tries, key=lambda pair: _bits_of(pair[1], pair[0], huffman))
+
+
+def _bits_of(index: np.ndarray, bits: int, huffman: bool) -> int:
+    packed = index.size * bits
+    if not huffman:
+        return packed
+    counts = np.bincount(index)
+    return min(packed, int(code_lengths(counts) @ counts) + 4 * counts.size)
 
 
 def decode_relative(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:

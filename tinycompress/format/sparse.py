@@ -13,12 +13,15 @@ One value is left out, usually the zero of pruned weights. What is written is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tinycompress.format.codec import (
     Codec,
     Cost,
     Decoded,
+    Encoded,
     Shape,
     count_of,
     decode_with,
@@ -26,10 +29,12 @@ from tinycompress.format.codec import (
     range_of,
 )
 from tinycompress.format.cursor import Cursor, unzigzag, varint, zigzag
-from tinycompress.format.dense import read_packed
+from tinycompress.format.dense import BRAIN, HALF, PACKED, RAW, read_packed
+from tinycompress.format.huffman import HUFFMAN
 from tinycompress.format.inner import INNER
 
 SPARSE = 2
+QUICK = (RAW, PACKED, HALF, BRAIN, HUFFMAN)  # what is tried for the others
 
 
 def split(values: np.ndarray) -> tuple[bytes, np.ndarray] | None:
@@ -40,7 +45,9 @@ def split(values: np.ndarray) -> tuple[bytes, np.ndarray] | None:
         return b"", values.view(f"u{values.itemsize}") != 0  # −0.0 stays: it is not +0.0
     distinct, counts = np.unique(values, return_counts=True)
     fill = int(distinct[counts.argmax()])
-    return None if abs(fill) >= 1 << 62 else (varint(zigzag(fill)), values != fill)
+    if abs(fill) >= 1 << 62 or 2 * counts.max() < values.size:
+        return None
+    return varint(zigzag(fill)), values != fill
 
 
 def read_fill(body: Cursor, dtype: np.dtype) -> int:
@@ -56,10 +63,10 @@ def read_fill(body: Cursor, dtype: np.dtype) -> int:
     return fill
 
 
-def write_others(values: np.ndarray) -> bytes:
+def write_others(values: np.ndarray, among: Iterable[int] | None = None) -> Encoded:
     """The values that are not left out, one axis: the shortest codec's number, and its bytes."""
-    number, others = encode_among(INNER, values)
-    return bytes([number]) + others
+    number, others = encode_among(INNER, values, among)
+    return others.after(bytes([number]))
 
 
 def read_others(body: Cursor, kept: np.ndarray, fill: int, dtype: np.dtype) -> Decoded:
@@ -71,12 +78,12 @@ def read_others(body: Cursor, kept: np.ndarray, fill: int, dtype: np.dtype) -> D
     return Decoded(values, others.how, others.cost + Cost(tables=1))
 
 
-def encode_sparse(values: np.ndarray) -> bytes | None:
+def encode_sparse(values: np.ndarray) -> Encoded | None:
     parts = split(values)
     if parts is None:
         return None
     fill, kept = parts
-    return fill + np.packbits(kept.ravel()).tobytes() + write_others(values[kept])
+    return write_others(values[kept], QUICK).after(fill + np.packbits(kept.ravel()).tobytes())
 
 
 def decode_sparse(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:

@@ -11,6 +11,7 @@ from tinycompress import nn
 from tinycompress.format.codecs import decode
 from tinycompress.format.cursor import Cursor
 from tinycompress.format.dense import read_packed
+from tinycompress.format.packing import packed_size
 from tinycompress.format.tensors import (
     DTYPE,
     DTYPES,
@@ -154,9 +155,12 @@ class _Reader:
         length = self.cursor.varint(f"the length of the mask of {slot.name}")
         if length == 0:
             return values != 0
-        bits = self.cursor.window(length, f"the mask of {slot.name}")
-        mask = read_packed(bits, values.size, 1).astype(bool)
-        bits.finish(f"the mask of {slot.name}")
+        body = self.cursor.window(length, f"the mask of {slot.name}")
+        if length < packed_size(values.size, 1):
+            codec = body.byte("the codec of a mask")
+            return decode(codec, body, np.dtype(bool), values.shape).values
+        mask = read_packed(body, values.size, 1).astype(bool)
+        body.finish(f"the mask of {slot.name}")
         return mask.reshape(values.shape)
 
     def _claim(self, slot: Slot, size: int) -> None:

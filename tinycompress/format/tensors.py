@@ -9,7 +9,8 @@ A record is
     length      varint    of the body, in bytes
     body                  what the codec wrote: the values, axis after axis (C order)
     mask        varint    if it follows: a length, 0 for "where the values are not zero";
-                          then that many bytes, a bit per value, 1 where it is kept
+                          then that many bytes. If they are ⌈n/8⌉: a bit per value, 1 where it is
+                          kept. If they are fewer: the number of a codec, and what it wrote
 
 Names are not written: the architecture has them. Nor are dtype and shape, unless they differ from
 those that the architecture gives. For an earlier one, the body is the number of its record.
@@ -29,7 +30,8 @@ import numpy as np
 from tinycompress import nn
 from tinycompress.backend import Array, to_numpy
 from tinycompress.format.codecs import encode
-from tinycompress.format.cursor import varint
+from tinycompress.format.cursor import MAX_STEPS, varint
+from tinycompress.format.packing import packed_size
 
 DTYPES: tuple[str, ...] = (
     "float32", "float64", "float16", "bool", "uint8", "int8", "uint16", "int16", "uint32", "int32",
@@ -89,7 +91,7 @@ def write_tensors(model: nn.Module, expected: nn.Module) -> bytes:
         TypeError: a tensor has a dtype that files do not have, or a parameter one that is no float.
     """
     seen: dict[int, int] = {}
-    records = []
+    records, writer = [], _Writer()
     for number, (slot, place) in enumerate(zip(slots(model), slots(expected), strict=True)):
         first = seen.setdefault(id(slot.get()), number)
         if first != number:
@@ -99,33 +101,52 @@ def write_tensors(model: nn.Module, expected: nn.Module) -> bytes:
             if slot.table == "_parameters" and slot.array().dtype.kind != "f":
                 raise TypeError(f"{slot.name} is a parameter and cannot be {slot.array().dtype}")
             mask = getattr(slot.get(), "mask", None)
-            records.append(_write_record(slot.name, slot.array(), mask, place.array()))
+            records.append(writer.record(slot.name, slot.array(), mask, place.array()))
     return b"".join(records)
 
 
-def _write_record(name: str, array: Array, mask: Array | None, expected: Array) -> bytes:
-    values = np.asarray(to_numpy(array), order="C")
-    if values.dtype.name not in DTYPES:
-        raise TypeError(f"{name}: a .tcz file has no dtype {values.dtype}; it has {DTYPES}")
-    head, written_mask, description = 0, b"", b""
-    if mask is not None:
-        head |= MASK
-        values, written_mask = _write_mask(values, to_numpy(mask))
-    if values.dtype != expected.dtype:
-        head |= DTYPE
-        description += bytes([DTYPES.index(values.dtype.name)])
-    if array.shape != expected.shape:
-        head |= SHAPE
-        description += b"".join(varint(n) for n in (array.ndim, *array.shape))
-    codec, body = encode(values)
-    return bytes([head | codec]) + description + varint(len(body)) + body + written_mask
+class _Writer:
+    """Counts the steps that a reader will need for what it has written."""
+
+    def __init__(self) -> None:
+        self.steps = MAX_STEPS
+
+    def record(self, name: str, array: Array, mask: Array | None, expected: Array) -> bytes:
+        values = np.asarray(to_numpy(array), order="C")
+        if values.dtype.name not in DTYPES:
+            raise TypeError(f"{name}: a .tcz file has no dtype {values.dtype}; it has {DTYPES}")
+        head, written_mask, description = 0, b"", b""
+        if mask is not None:
+            head |= MASK
+            mask = to_numpy(mask)
+            values = _without_pruned(values, mask)
+            written_mask = self._mask(values, mask)
+        if values.dtype != expected.dtype:
+            head |= DTYPE
+            description += bytes([DTYPES.index(values.dtype.name)])
+        if array.shape != expected.shape:
+            head |= SHAPE
+            description += b"".join(varint(n) for n in (array.ndim, *array.shape))
+        codec, body = self._encode(values)
+        return bytes([head | codec]) + description + varint(len(body)) + body + written_mask
+
+    def _encode(self, values: np.ndarray) -> tuple[int, bytes]:
+        codec, (body, steps) = encode(values, steps=self.steps)
+        self.steps -= steps
+        return codec, body
+
+    def _mask(self, values: np.ndarray, mask: np.ndarray) -> bytes:
+        if np.array_equal(values != 0, mask):
+            return varint(0)
+        before = self.steps
+        codec, body = self._encode(np.ascontiguousarray(mask))
+        data = bytes([codec]) + body
+        if len(data) >= packed_size(mask.size, 1):
+            self.steps = before
+            data = np.packbits(mask.ravel()).tobytes()
+        return varint(len(data)) + data
 
 
-def _write_mask(values: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, bytes]:
-    """(values with +0 for what the mask prunes, the mask as bytes)."""
-    if not values[~mask].any():
-        values = np.where(mask, values, values.dtype.type(0))  # training leaves −0 there, too
-    if np.array_equal(values != 0, mask):
-        return values, varint(0)
-    bits = np.packbits(mask.ravel()).tobytes()
-    return values, varint(len(bits)) + bits
+def _without_pruned(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """+0 for what the mask prunes, if that is zero: training leaves −0 there, too."""
+    return values if values[~mask].any() else np.where(mask, values, values.dtype.type(0))
