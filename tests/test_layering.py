@@ -20,7 +20,7 @@ FLOORS = [
     ["train"],
     ["compress"],
     ["format"],
-    ["report", "pruned", "budget", "students", "cli", "__main__", "__init__"],
+    ["report", "pruned", "budget", "students", "stages", "deep", "cli", "__main__", "__init__"],
 ]
 FLOOR_OF = {name: number for number, names in enumerate(FLOORS) for name in names}
 FRAMEWORKS = {"torch", "torchvision", "tensorflow", "keras", "jax", "flax", "mxnet", "paddle",

@@ -34,6 +34,7 @@ from tinycompress.compress.quantize import (
 )
 from tinycompress.compress.sensitivity import sensitivity as sensitivity
 from tinycompress.compress.share import share_weights as share_weights
+from tinycompress.deep import deep_compress as deep_compress
 from tinycompress.format import (
     FormatError as FormatError,
     inspect as inspect,

@@ -10,6 +10,7 @@ import typer
 
 import tinycompress
 from tinycompress.cli.compare import compare
+from tinycompress.cli.compress import compress
 from tinycompress.cli.data import data
 from tinycompress.cli.demo import demo
 from tinycompress.cli.distill import distill
@@ -22,7 +23,7 @@ from tinycompress.cli.train import train
 
 app = typer.Typer(
     name="tinycompress",
-    help="Train a small CNN on MNIST, then make it smaller: quantize, prune, distill.",
+    help="Train a small CNN on MNIST, then make it smaller: quantize, prune, distill, compress.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -51,6 +52,7 @@ app.command("quantize")(quantize)
 app.command("sensitivity")(sensitivity)
 app.command("prune")(prune)
 app.command("distill")(distill)
+app.command("compress")(compress)
 app.command("compare")(compare)
 app.command("info")(info)
 app.command("data")(data)

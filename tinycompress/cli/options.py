@@ -80,6 +80,12 @@ class RampName(StrEnum):
     exponential = "exponential"
 
 
+class InitName(StrEnum):
+    linear = "linear"
+    density = "density"
+    random = "random"
+
+
 class ScopeName(StrEnum):
     in_all = "global"
     in_each = "local"

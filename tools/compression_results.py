@@ -1,0 +1,217 @@
+"""Deep Compression of the LeNets: files, their sizes, and the errors of what they hold.
+
+    python tools/compression_results.py --data-dir FOLDER --select
+    python tools/compression_results.py --data-dir FOLDER
+    python tools/compression_results.py --table
+
+The first command goes through all settings with the first 55,000 training images and a seed that is
+not reported, and writes what the last 5,000 say into ``results/compression/choices.json``: by that,
+settings are chosen. The second trains on all 60,000, and looks at the 10,000 test images once for
+each seed and setting. Both write each result as soon as it is there, and a run that was interrupted
+goes on when it is started again. ``--seed-list`` splits the work between two commands.
+
+One file per setting: ``results/compression/SETTING.json``, and the compressed network of the first
+seed beside it. Every number is that of a file that was loaded again. ``--recode``
+writes the files anew with the codecs of today; ``--quick`` takes the sample and a single epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from compression_settings import SECONDS, SETTINGS, Work, stages_of
+from experiments import (
+    SELECTION_SEED,
+    add_row,
+    data_in_words,
+    data_of,
+    origin,
+    pending,
+    read,
+    row_of,
+    with_summary,
+    without_folders,
+    write,
+)
+
+import tinycompress as tc
+from tinycompress.train import Workers, evaluate
+
+FOLDERS = ("--data-dir", "--kept", "--out")
+NUMBERS = ("error", "more", "dense error", "loss", "bytes", "ratio", "sparsity", "nonzero")
+
+
+def measure(work: Work, out: Path, seed: int, name: str) -> dict[str, Any]:
+    """One compressed network, from its file."""
+    setting = SETTINGS[name]
+    dense = work.dense(setting.model, seed, setting.shifted).eval()
+    began = time.perf_counter()
+    compressed = work.compress(setting, seed)
+    spent = time.perf_counter() - began
+    path = work.kept / f"{name}-{len(work.train)}-seed{seed}.tcz"
+    size = tc.save(compressed.model, path)
+    loaded = tc.load(path)
+    if seed == 0 and len(work.train) > 2000:
+        shutil.copyfile(path, out / f"{name}-seed0.tcz")
+    found = evaluate(loaded, work.held, workers=work.team)
+    before = evaluate(dense, work.held, workers=work.team)
+    zeros = tc.sparsity_report(loaded)
+    return {
+        "seed": seed,
+        "error": round(found.error, 4),
+        "dense error": round(before.error, 4),
+        "more": round(found.error - before.error, 4),
+        "loss": found.loss,
+        "bytes": size,
+        "ratio": round(compressed.ratio, 2),
+        "sparsity": round(zeros.sparsity, 6),
+        "nonzero": zeros.weights - zeros.zeros,
+        "stages": stages_of(compressed),
+        "layers": compressed.to_dict()["layers"],
+        "seconds": round(spent, 1),
+    }
+
+
+def run(work: Work, names: Sequence[str], out: Path, among: Sequence[int] | None, command: str):
+    """Every seed of every setting that is not there yet."""
+    jobs = pending(out, {name: SETTINGS[name].seeds for name in names}, among)
+    left = sum(SETTINGS[name].seconds for _, name in jobs)
+    print(f"{len(jobs)} networks, about {left / 60:.0f} minutes on two cores", flush=True)
+    for seed, name in jobs:
+        row = measure(work, out, seed, name)
+        head = {
+            "name": name,
+            "what": SETTINGS[name].what,
+            **origin(command),
+            "data": data_in_words(work.train, work.held),
+        }
+        add_row(out / f"{name}.json", head, row, NUMBERS)
+        print(f"{name} seed {seed}: {row['error']:.2f}% wrong ({row['more']:+.2f}), "
+              f"{row['bytes']:,} bytes, {row['ratio']:.1f} times smaller; {row['seconds']:.0f} s",
+              flush=True)  # fmt: skip
+
+
+def recode(work: Work, names: Sequence[str], out: Path, command: str) -> None:
+    """The files again, with the codecs of today; what was measured of the networks stays.
+
+    Of the stages only the last one has bytes then, which are those of today's file.
+    """
+    for name in names:
+        path = out / f"{name}.json"
+        file = read(path)
+        for row in file.get("seeds", ()):
+            kept = work.kept / f"{name}-{len(work.train)}-seed{row['seed']}.tcz"
+            row["ratio"] = round(row["ratio"] * row["bytes"], 2)
+            row["bytes"] = tc.save(tc.load(kept), kept)
+            row["ratio"] = round(row["ratio"] / row["bytes"], 2)
+            for stage in row["stages"]:
+                for key in ("bytes", "bits_per_weight", "ratio"):
+                    stage.pop(key, None)
+            row["stages"][-1]["bytes"] = row["bytes"]
+            if row["seed"] == 0:
+                shutil.copyfile(kept, out / f"{name}-seed0.tcz")
+        if file:
+            file["coded by"] = origin(command)["commit"]
+            write(path, with_summary(file, NUMBERS))
+
+
+def select(work: Work, names: Sequence[str], out: Path, command: str) -> None:
+    """What each setting gives on the images that are held out."""
+    path = out / "choices.json"
+    for name in names:
+        file = read(path) or {
+            "name": "choices",
+            "what": "each setting once, measured on the last 5,000 training images",
+            **origin(command),
+            "tried": {},
+        }
+        if name in file["tried"]:
+            continue
+        row = measure(work, work.kept, SELECTION_SEED, name)
+        kept = ("error", "dense error", "loss", "bytes", "ratio")
+        file = {**file, "tried": {**file["tried"], name: {key: row[key] for key in kept}}}
+        write(path, file)
+        print(f"{name}: {row['error']:.2f}% of {len(work.held):,} wrong, {row['bytes']:,} bytes",
+              flush=True)  # fmt: skip
+
+
+# --------------------------------------------------------------------------------- the command line
+
+
+def table(out: Path) -> Iterator[str]:
+    """What the files say."""
+    head = f"{'error':>15}{'worst':>7}{'dense':>8}{'bytes':>10}{'ratio':>8}{'nonzero':>9}"
+    yield f"{'setting':28}{head}{'seeds':>7}"
+    for name in SETTINGS:
+        file = read(out / f"{name}.json")
+        if not file:
+            continue
+        mean = file["mean"]
+        error = f"{mean['error']:.3f} ± {file['std']['error']:.3f}"
+        yield (
+            f"{name:28}{error:>15}{file['worst']['error']:>7.2f}{mean['dense error']:>8.3f}"
+            f"{mean['bytes']:>10,.0f}{mean['ratio']:>8.1f}{mean['nonzero']:>9,.0f}"
+            f"{len(file['seeds']):>7}"
+        )
+
+
+def layer_table(out: Path, name: str) -> Iterator[str]:
+    """The layers of the first seed: what the paper's tables have."""
+    row = row_of(out, name, 0)
+    for layer in row["layers"] if row else ():
+        yield "  ".join(f"{key} {value}" for key, value in layer.items())
+
+
+def arguments_of(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, help="the four IDX files of MNIST")
+    parser.add_argument("--quick", action="store_true", help="with the sample of the package")
+    parser.add_argument("--select", action="store_true", help="measure on images held out")
+    parser.add_argument("--recode", action="store_true", help="write the files anew")
+    parser.add_argument("--table", action="store_true", help="only print what the files say")
+    parser.add_argument("--layers", help="print the layers of this setting, too")
+    parser.add_argument("--models", nargs="+", choices=list(SECONDS), default=list(SECONDS))
+    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--seed-list", type=int, nargs="+", help="these alone")
+    parser.add_argument("--workers", type=int, help="how many share the work; one per core")
+    parser.add_argument("--out", type=Path, default=Path("results/compression"))
+    kept = Path(tempfile.gettempdir()) / "tinycompress-compression"
+    parser.add_argument("--kept", type=Path, default=kept, help="where dense networks are kept")
+    arguments = parser.parse_args(argv)
+    if not arguments.table and arguments.quick == (arguments.data_dir is not None):
+        parser.error("give either --data-dir FOLDER or --quick")
+    return arguments
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = arguments_of(argv)
+    out = arguments.out
+    if not arguments.table:
+        out.mkdir(parents=True, exist_ok=True)
+        arguments.kept.mkdir(parents=True, exist_ok=True)
+        given = without_folders(sys.argv[1:] if argv is None else argv, FOLDERS)
+        command = " ".join(["python tools/compression_results.py", *given])
+        names = [n for n in arguments.settings if SETTINGS[n].model in arguments.models]
+        data = data_of(arguments.data_dir, arguments.select)
+        with Workers(arguments.workers) as team:
+            work = Work(*data, arguments.kept, team, arguments.quick)
+            if arguments.recode:
+                recode(work, names, out, command)
+            elif arguments.select:
+                select(work, names, out, command)
+            else:
+                run(work, names, out, arguments.seed_list, command)
+    print("\n".join(table(out)))
+    if arguments.layers:
+        print("\n".join(layer_table(out, arguments.layers)))
+
+
+if __name__ == "__main__":
+    main()
