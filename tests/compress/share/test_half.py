@@ -78,6 +78,13 @@ def test_masks_and_modes_stay():
     assert (half.training, half.conv1.bias.requires_grad) == (False, False)
 
 
+def test_a_frozen_codebook_stays_frozen():
+    shared = tc.share_weights(small(), 3)
+    shared.fc.codebook.requires_grad = False
+    half = round_to_half(shared)
+    assert [m.codebook.requires_grad for m in (half.conv1, half.fc)] == [True, False]
+
+
 def test_scales_of_quantized_layers_stay():
     model = tc.quantize(small())
     scale = model.fc.weight_scale.copy()
@@ -161,7 +168,7 @@ def test_numbers_that_float16_does_not_have_are_refused_by_layer():
     with pytest.raises(ValueError, match="65,504") as caught:
         round_to_half(model)
     assert "0 (Linear): bias, 1 (BatchNorm1d): running_var would" in str(caught.value)
-    model[0].bias.data[0], model[1].running_var[1] = 0, 65_519
+    model[0].bias.data[0], model[1].running_var[1] = np.inf, 65_519  # infinite before, too
     assert round_to_half(model)[1].running_var.tolist() == [1, 65_504]
 
 

@@ -125,9 +125,18 @@ def test_a_centroid_at_zero_is_counted_as_zeros():
 
 def test_weights_under_a_mask_are_pruned_whatever_they_are():
     layer = nn.Linear(3, 2)
-    layer.weight.data[...] = [[1, 2, 3], [4, 5, 6]]
+    layer.weight.data[...] = [[1, 2, 3], [0, 5, 6]]  # one is 0 and has no mask
     layer.weight.mask = np.array([[True, False, True], [True, True, False]])
-    assert SharedLinear.from_float(layer, 4).weight.data.tolist() == [[1, 0, 3], [4, 5, 0]]
+    shared = SharedLinear.from_float(layer, 4)
+    assert shared.weight.data.tolist() == [[1, 0, 3], [0, 5, 0]]
+    assert (shared.codes.tolist(), shared.codebook.data.tolist()) == (
+        [[1, 0, 2], [0, 3, 0]],
+        [1, 3, 5],
+    )
+
+
+def test_a_layer_that_is_not_pruned_gets_no_mask_back():
+    assert SharedLinear.from_float(nn.Linear(4, 3), 3).to_float().weight.mask is None
 
 
 def test_a_layer_without_a_weight_left_has_an_empty_codebook():
