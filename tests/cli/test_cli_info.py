@@ -1,5 +1,7 @@
 """``info``: what a file holds, for any network that a file can hold."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -31,11 +33,41 @@ def test_the_bytes_add_up_to_the_file(run_json, model_file, run, tmp_path):
         assert [t["name"] for t in found["tensors"]] == list(tc.load(path).state_dict())
         lines = run("info", path).out.splitlines()
         start = next(i for i, line in enumerate(lines) if line.startswith("tensor "))
-        # Four columns end in bytes and bits; the last three rows have no bits.
-        numbers = [line.split() for line in lines[start + 1 :]]
-        sizes = [int(row[-2].replace(",", "")) for row in numbers[:-3]]
-        sizes += [int(row[-1].replace(",", "")) for row in numbers[-3:-1]]
-        assert sum(sizes) == found["bytes"]
+        rows = [re.split(r" {2,}", line.strip()) for line in lines[start + 1 :]]
+        sizes = {row[0]: row for row in rows}
+        listed = [number(sizes[t["name"]], f"{t['bytes']:,}") for t in found["tensors"]]
+        listed += [int(row[-1].replace(",", "")) for row in rows[-3:-1]]
+        assert sum(listed) == found["bytes"]
+
+
+def number(row, text):
+    """The number that ``text`` says, which stands in this row."""
+    assert text in row
+    return int(text.replace(",", ""))
+
+
+def test_the_parts_of_a_tensor_add_up_to_its_bytes(run_json, run, model_file):
+    run("prune", model_file, "--sparsity", 0.9, "--epochs", 0, "-o", "p.tcz", "--workers", 1)
+    tensors = {t["name"]: t for t in run_json("info", "p.tcz")["tensors"]}
+    for t in tensors.values():
+        assert t["index_bytes"] + t["value_bytes"] + t["table_bytes"] == t["bytes"]
+    weight = tensors["fc.weight"]
+    assert weight["value_bytes"] == 4 * weight["nonzero"]
+    assert 0 < weight["index_bytes"] < 2000 / 8
+
+
+def test_the_entropy_of_codes_stands_beside_what_they_take(run_json, run, model_file):
+    run("quantize", model_file, "--bits", 4, "-o", "q.tcz", "--workers", 1)
+    codes = [t for t in run_json("info", "q.tcz")["tensors"] if t["name"].endswith("codes")]
+    for t in codes:
+        values = tc.load("q.tcz").state_dict()[t["name"]]
+        _, counts = np.unique(values, return_counts=True)
+        p = counts / counts.sum()
+        assert t["entropy"] == pytest.approx(-(p * np.log2(p)).sum())
+        assert t["value_bytes"] >= 0.98 * t["entropy"] * values.size / 8
+    lines = run("info", "q.tcz").out.splitlines()
+    row = next(line for line in lines if line.startswith("fc.weight_codes"))
+    assert row.split()[-1] == f"{codes[-1]['entropy']:.2f}"
 
 
 def test_it_agrees_with_eval(run_json, model_file):

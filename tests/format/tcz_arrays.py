@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from tinycompress.format.dense import BRAIN, HALF
+from tinycompress.format.parts import PARTS
 from tinycompress.format.tensors import DTYPES
 
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=8)
@@ -24,8 +25,10 @@ arrays = st.sampled_from(DTYPES).flatmap(
 )
 
 halves = hnp.arrays(np.float16, shapes, elements=st.floats(width=16, allow_nan=False))
+widened = halves.map(lambda a: a.astype(np.float64 if a.ndim % 2 else np.float32))
 SUITABLE = {
-    HALF: halves.map(lambda a: a.astype(np.float64 if a.ndim % 2 else np.float32)),
+    HALF: widened,
+    PARTS: widened,
     BRAIN: hnp.arrays(np.uint32, shapes, elements=st.integers(0, 65535).map(lambda n: n << 16)).map(
         lambda a: a.view(np.float32)
     ),

@@ -6,13 +6,17 @@ from hypothesis import assume, given, strategies as st
 from tcz_arrays import arrays, shapes, suitable_arrays
 
 from tinycompress.format import FormatError
+from tinycompress.format.adaptive import ADAPTIVE
 from tinycompress.format.codecs import CODECS, decode, encode
+from tinycompress.format.counted import COUNTED
 from tinycompress.format.cursor import MAX_STEPS, Cursor
 from tinycompress.format.dense import BRAIN, HALF, PACKED, RAW
 from tinycompress.format.huffman import HUFFMAN
+from tinycompress.format.parts import PARTS
 from tinycompress.format.relative import RELATIVE
 from tinycompress.format.sparse import SPARSE
 from tinycompress.format.tensors import DTYPES
+from tinycompress.format.trimmed import TRIMMED
 
 
 def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
@@ -107,17 +111,49 @@ def test_minus_zero_is_a_value_of_its_own(number):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_floats_that_fit_sixteen_bits_take_sixteen(dtype, rng):
     values = rng.normal(size=100).astype(np.float16).astype(dtype)
-    assert encode(values)[0] == HALF
+    assert len(CODECS[HALF].encode(values).data) == 200
     values[7] = 65_536  # more than a half can be
     assert encode(values)[0] == RAW
     values[7] = values.dtype.type(1) + values.dtype.type(2**-11)  # a bit too many
     assert encode(values)[0] == RAW
 
 
+def test_exponents_of_floats_that_fit_repeat(rng):
+    values = rng.normal(size=400).astype(np.float16).astype(np.float32)
+    number, (body, _) = encode(values)
+    assert number == PARTS
+    assert len(body) < 0.9 * 800
+
+
+@pytest.mark.parametrize("bits", range(11))
+def test_mantissas_that_were_rounded_take_fewer_bits(bits, rng):
+    mantissas = rng.integers(1 << bits, 2 << bits, 800)
+    values = np.ldexp(mantissas * rng.choice([-1.0, 1.0], 800), -bits).astype(np.float32)
+    number, (body, _) = encode(values, (RAW, HALF, PARTS))
+    assert number == PARTS
+    assert 100 * bits + 100 - 3 <= len(body) <= 100 * bits + 100 + 16  # and a sign each
+
+
 def test_upper_halves_have_the_range_of_float32(rng):
     values = np.ldexp(rng.integers(128, 256, 100), rng.integers(-130, 100, 100)).astype(np.float32)
     number, (body, _) = encode(values)
     assert (number, len(body)) == (BRAIN, 200)
+
+
+def test_a_matrix_with_dead_rows_and_columns_is_written_without_them(rng):
+    values = np.zeros((40, 50), np.float32)
+    values[np.ix_(range(0, 40, 2), range(10, 20))] = rng.normal(size=(20, 10))
+    body = CODECS[TRIMMED].encode(values).data
+    assert len(body) == 5 + 7 + 1 + 4 * 20 * 10
+    assert same_bits(decode(TRIMMED, Cursor(body), values.dtype, values.shape).values, values)
+    assert CODECS[TRIMMED].encode(values[::2, 10:20]) is None  # nothing is dead
+
+
+def test_a_matrix_of_nothing_but_zeros():
+    values = np.zeros((40, 50), np.float32)
+    body = CODECS[TRIMMED].encode(values).data
+    assert len(body) == 5 + 7 + 1
+    assert same_bits(decode(TRIMMED, Cursor(body), values.dtype, values.shape).values, values)
 
 
 def test_one_number_repeated_takes_two_bytes():
@@ -162,6 +198,26 @@ def test_extreme_values(values):
         (HALF, "float16", 1, "0000", "cannot be written as halves"),
         (HALF, "float32", 1, "007c", "no finite"),
         (BRAIN, "float64", 1, "0000", "upper halves of float32"),
+        (PARTS, "float16", 1, "0000010000", "cannot be halves"),
+        (PARTS, "float32", 1, "0b00010000", "mantissas of 11 bits"),
+        (PARTS, "float32", 1, "000301", "truncated"),
+        (PARTS, "float32", 1, "0003010000", "codec 3 is not known"),
+        (PARTS, "float32", 1, "0000011f", "no finite"),
+        (PARTS, "float32", 1, "00000140", "no finite"),
+        (PARTS, "float32", 1, "0400010041", "last 4 bits"),
+        (PARTS, "float32", 1, "040001004000", "too many"),
+        (COUNTED, "float32", 1, "0100", "cannot have a table"),
+        (COUNTED, "int8", 1, "0000", "cannot have a table of 0"),
+        (COUNTED, "int8", 1, "0200808004", "do not add up"),
+        (COUNTED, "int8", 1, "020000", "do not add up"),
+        (COUNTED, "uint8", 2, "02fe0301ff", "does not fit uint8"),
+        (ADAPTIVE, "float32", 1, "0100", "cannot be written adaptively"),
+        (ADAPTIVE, "int8", 1, "0d00", "13 bits cannot"),
+        (ADAPTIVE, "int8", 1, "010000", "does not end with a zero"),
+        (ADAPTIVE, "int8", 1 << 20, "0c00", "steps"),
+        (COUNTED, "int8", 1 << 23, "0100", "steps"),
+        (TRIMMED, "bool", 8, "00", "cannot be sparse"),
+        (TRIMMED, "int8", 8, "00", "no rows and columns"),
         (HUFFMAN, "float32", 1, "0100", "cannot have a code"),
         (HUFFMAN, "int8", 0, "0100", "cannot have a code"),
         (HUFFMAN, "int8", 1, "00", "cannot have a code"),

@@ -90,6 +90,8 @@ def read_body(b, codec, dtype, shape):
         return [struct.unpack("<f", b"\0\0" + b.take(2))[0] for _ in range(n)]
     if codec == 5:
         return read_huffman(b, n)
+    if codec == 11:
+        return read_parts(b, n)
     if codec in (6, 7):
         return read_counted(b, n) if codec == 6 else read_adaptive(b, n)
     fill = b.zigzag() if dtype.kind in "iu" else 0.0
@@ -202,6 +204,14 @@ def read_adaptive(b, n):
     bits, least = b.byte(), b.zigzag()
     reader, counts = RangeReader(b), {}
     return [least + reader.tree(counts, bits) for _ in range(n)]
+
+
+def read_parts(b, n):
+    bits, codec = b.byte(), b.byte()
+    upper = read_body(Bytes(b.take(b.varint())), codec, "uint8", [n])
+    lower = b.bits(n, bits) if bits else [0] * n
+    numbers = [u * 1024 + m * 2 ** (10 - bits) for u, m in zip(upper, lower, strict=True)]
+    return [struct.unpack("<e", struct.pack("<H", number))[0] for number in numbers]
 
 
 def read_trimmed(b, dtype, shape, fill):

@@ -72,6 +72,9 @@ def test_inspect_accounts_for_every_byte(sample, tmp_path):
         array = state[tensor.name]
         assert (tensor.shape, tensor.dtype) == (array.shape, array.dtype.name)
         assert (tensor.size, tensor.nonzero) == (array.size, np.count_nonzero(array))
+        parts = tensor.index_bytes, tensor.value_bytes, tensor.table_bytes
+        assert sum(parts) == tensor.bytes
+        assert min(parts) >= 0
 
 
 def test_inspect_says_how_a_tensor_is_written(tmp_path):

@@ -27,7 +27,12 @@ def info(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Show a file's layers, and what each tensor in it costs."""
+    """Show a file's layers, and what each tensor in it costs.
+
+    Places, values and tables are the parts of its bytes: where the weights stand that were kept,
+    what they are, and what a reader must know before. Beside the bits that each code takes stands
+    the entropy, the least that is possible without looking at neighbours.
+    """
     shape = None if input_shape is None else _parse_shape(input_shape)
     found = inspect(file)
     layers, ran = _summary(load(file), shape)
@@ -68,15 +73,26 @@ def _tensor_table(found: FileInfo) -> Table:
     table.add_column("tensor", overflow="fold")
     for head in ("shape", "kept as"):
         table.add_column(head)
-    for head in ("bytes", "bits each"):
+    for head in ("places", "values", "tables", "bytes", "bits each", "entropy"):
         table.add_column(head, justify="right", no_wrap=True)
     for t in found.tensors:
         shape = "×".join(map(str, t.shape)) or "one number"
-        table.add_row(Text(t.name), shape, t.how, f"{t.bytes:,}", f"{t.bits_per_weight:.2f}")
-    table.add_row("architecture", "", "", f"{found.architecture_bytes:,}", "")
-    table.add_row("header, lengths, checksums", "", "", f"{found.overhead_bytes:,}", "")
-    table.add_row("file", "", "", f"{found.bytes:,}", "")
+        parts = (f"{n:,}" if n else "" for n in (t.index_bytes, t.value_bytes, t.table_bytes))
+        entropy = "" if t.dtype.startswith("float") else _bits(t.entropy)
+        bits = (_bits(t.bits_per_weight), entropy)
+        table.add_row(Text(t.name), shape, t.how, *parts, f"{t.bytes:,}", *bits)
+    rest = {
+        "architecture": found.architecture_bytes,
+        "header, lengths, checksums": found.overhead_bytes,
+        "file": found.bytes,
+    }
+    for name, size in rest.items():
+        table.add_row(name, "", "", "", "", "", f"{size:,}", "", "")
     return table
+
+
+def _bits(bits: float) -> str:
+    return f"{bits:.2f}" if bits >= 1 else f"{bits:.4f}"
 
 
 def _as_dict(found: FileInfo, layers: nn.Summary, ran: bool) -> dict[str, Any]:

@@ -12,6 +12,7 @@
     8       relative  what repeats one value     k · (bits of a distance) / 8, and the other values
     9       trimmed   matrices with dead units   those of a smaller matrix
     10      predicted what repeats one value     places, and integers, below their entropy
+    11      parts     floats that fit            n · (4 + bits of a mantissa) / 8 or so
 
 ``dense.py``, ``sparse.py``, ``huffman.py`` … have them. A further codec is a further line of
 ``CODECS``: its number goes into the file, and a reader that does not know it says so.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinycompress.format import adaptive, counted, dense, huffman
+from tinycompress.format import adaptive, counted, dense, huffman, parts
 from tinycompress.format.codec import Codec
 
 INNER: dict[int, Codec] = {
@@ -10,4 +10,5 @@ INNER: dict[int, Codec] = {
     **huffman.CODECS,
     **counted.CODECS,
     **adaptive.CODECS,
+    **parts.CODECS,
 }

@@ -132,7 +132,7 @@ def inspect(path: StrPath) -> FileInfo:
     with _named_errors(path):
         data = _read_file(path)
         sections = read_container(data)
-        architecture, _, tensors = _read_sections(sections)
+        architecture, _, tensors = _read_sections(sections, measure=True)
     return FileInfo(
         os.fspath(path), len(data), VERSION, architecture, sections[0].bytes, tuple(tensors)
     )
@@ -143,7 +143,9 @@ def from_bytes(data: bytes) -> nn.Module:
     return _read_sections(read_container(data))[1].eval()
 
 
-def _read_sections(sections: list[Section]) -> tuple[Any, nn.Module, list[TensorInfo]]:
+def _read_sections(
+    sections: list[Section], measure: bool = False
+) -> tuple[Any, nn.Module, list[TensorInfo]]:
     """(architecture, model, what is known of its tensors)."""
     first, second = sections
     cursor = first.content
@@ -154,7 +156,7 @@ def _read_sections(sections: list[Section]) -> tuple[Any, nn.Module, list[Tensor
         model = build(architecture)
     except ValueError as error:
         raise FormatError(start, str(error)) from error
-    tensors = read_tensors(second.content, model)
+    tensors = read_tensors(second.content, model, measure)
     _check_states(model, tensors)
     return architecture, model, tensors
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycompress import nn
+from tinycompress.format.analysis import entropy
+from tinycompress.format.codec import Cost
 from tinycompress.format.codecs import decode
 from tinycompress.format.cursor import Cursor
 from tinycompress.format.dense import read_packed
@@ -37,6 +39,12 @@ class TensorInfo:
         how: how its values are written, in words.
         offset: where its record starts in the file.
         bytes: of the record, head and mask included.
+        index_bytes: of these, for where values stand that are not left out, and for a mask.
+        value_bytes: for the values.
+        table_bytes: for what a reader must know before: code tables, weights of a neuron, lengths,
+            the head. These three add up to ``bytes``.
+        entropy: of the values, in bits for each: −log₂ of its share, on average. No codec that
+            takes each value by itself can do with less; one that looks at its neighbours can.
         nonzero: how many values are not zero.
         masked: whether it has a pruning mask.
     """
@@ -47,6 +55,10 @@ class TensorInfo:
     how: str
     offset: int
     bytes: int
+    index_bytes: int
+    value_bytes: int
+    table_bytes: int
+    entropy: float
     nonzero: int
     masked: bool
 
@@ -61,39 +73,55 @@ class TensorInfo:
         return 8 * self.bytes / self.size if self.size else 0.0
 
 
-def read_tensors(cursor: Cursor, model: nn.Module) -> list[TensorInfo]:
+def entropy_of(array: np.ndarray) -> float:
+    """Bits for each value, if only the share of each is known."""
+    _, counts = np.unique(array, return_counts=True)
+    return entropy(counts) / max(array.size, 1)
+
+
+def read_tensors(cursor: Cursor, model: nn.Module, measure: bool = False) -> list[TensorInfo]:
     """Fill ``model``, as ``build`` made it, from the records at ``cursor``.
+
+    Args:
+        measure: whether to count entropies, too, which takes time.
 
     Raises:
         FormatError: they are damaged, or not for this model.
     """
-    reader = _Reader(cursor)
+    reader = _Reader(cursor, measure)
     infos = [reader.read(slot) for slot in slots(model)]
     cursor.finish("the tensors")
     return infos
 
 
 class _Reader:
-    def __init__(self, cursor: Cursor) -> None:
-        self.cursor = cursor
+    def __init__(self, cursor: Cursor, measure: bool) -> None:
+        self.cursor, self.measure = cursor, measure
         self.memory = FREE_MEMORY + EXPANSION * len(cursor.data)
         self.filled: list[Slot] = []
 
     def read(self, slot: Slot) -> TensorInfo:
         start = self.cursor.position
         head = self.cursor.byte(f"the tensor {slot.name}")
-        if head & 0x1F == SAME:
-            how = self._share(slot, head)
-        else:
-            how = self._fill(slot, head)
+        how, cost = (self._share if head & 0x1F == SAME else self._fill)(slot, head)
         self.filled.append(slot)
         array, used = slot.array(), self.cursor.position - start
-        nonzero, masked = int(np.count_nonzero(array)), bool(head & MASK)
         return TensorInfo(
-            slot.name, array.shape, array.dtype.name, how, start, used, nonzero, masked
+            name=slot.name,
+            shape=array.shape,
+            dtype=array.dtype.name,
+            how=how,
+            offset=start,
+            bytes=used,
+            index_bytes=cost.index,
+            value_bytes=cost.values,
+            table_bytes=used - cost.index - cost.values,
+            entropy=entropy_of(array) if self.measure else 0.0,
+            nonzero=int(np.count_nonzero(array)),
+            masked=bool(head & MASK),
         )
 
-    def _share(self, slot: Slot, head: int) -> str:
+    def _share(self, slot: Slot, head: int) -> tuple[str, Cost]:
         body = self._body(slot)
         number = body.varint("the number of a tensor")
         body.finish("a tensor")
@@ -103,25 +131,27 @@ class _Reader:
         if first.table != slot.table:
             raise body.error(f"{slot.name} and {first.name} cannot be the same")
         slot.put(first.get())
-        return f"the same as {first.name}"
+        return f"the same as {first.name}", Cost()
 
-    def _fill(self, slot: Slot, head: int) -> str:
+    def _fill(self, slot: Slot, head: int) -> tuple[str, Cost]:
         dtype, shape = self._dtype(slot, head), self._shape(slot, head)
         count = math.prod(shape)
         self._claim(slot, count * dtype.itemsize)
         self._check_axes(slot, shape)
-        values, how, _ = decode(head & 0x1F, self._body(slot), dtype, shape)
+        values, how, cost = decode(head & 0x1F, self._body(slot), dtype, shape)
         if slot.table == "_parameters":
             parameter = nn.Parameter(values)
             if head & MASK:
                 self._claim(slot, count)
+                before = self.cursor.position
                 parameter.mask = self._mask(slot, values)
+                cost += Cost(index=self.cursor.position - before)
             slot.put(parameter)
         elif head & MASK:
             raise self.cursor.error(f"{slot.name} is no parameter and cannot have a mask")
         else:
             slot.put(values)
-        return how
+        return how, cost
 
     def _body(self, slot: Slot) -> Cursor:
         length = self.cursor.varint(f"the length of {slot.name}")
