@@ -232,6 +232,19 @@ def test_it_does_not_depend_on_how_many_share_the_work(model, data):
     assert to_bytes(one.model) == to_bytes(two.model)
 
 
+def test_on_any_device(device, data):
+    """The same zeros, and nearly the same answers: sums are added in another order there."""
+    found = [
+        compress(network().to(place), data, epochs=1, share_epochs=1, validate=data)
+        for place in ("cpu", device)
+    ]
+    assert found[1].model.device == ("cpu" if device == "cpu" else f"{device}:0")
+    for one, other in zip(*(x.stages for x in found), strict=True):
+        assert one.name == other.name
+        assert one.zeros == other.zeros
+        assert one.loss == pytest.approx(other.loss, abs=0.01)
+
+
 # --------------------------------------------------------------------------------------- teachers
 
 
@@ -333,6 +346,7 @@ REFUSED = {
     ),
     "an option of nobody": ({"speed": 3}, TypeError, "no option 'speed'"),
     "a checkpoint": ({"checkpoint": "c"}, TypeError, "no option 'checkpoint'"),
+    "weights of nobody": ({"teacher_weights": [1]}, TypeError, "with a teacher terms"),
     "two who prune": ({"callbacks": [GradualPruning(0.5)]}, ValueError, "prunes by itself"),
     "pruning said twice": ({"pruning": {"sparsity": 0.5}}, TypeError, "sparsity"),
     "a cold teacher": ({"temperature": 0, "teacher": network()}, ValueError, "temperature"),

@@ -33,11 +33,9 @@ from tinycompress.stages import Compressed, Stage, layers_of, measured
 from tinycompress.train import Workers, fit
 
 BATCH_SIZE = 128
-OPTIONS = (
-    *("batch_size", "augment", "clip_grad_norm", "callbacks", "shard_size", "progress"),
-    *("terms", "teacher_weights"),
-)
-"""What else may be said of the trainings."""
+OPTIONS = ("batch_size", "augment", "clip_grad_norm", "callbacks", "shard_size", "progress")
+TAUGHT = ("terms", "teacher_weights")
+"""What else may be said of the trainings, and of those with a teacher."""
 
 
 def deep_compress(
@@ -99,14 +97,14 @@ def deep_compress(
     """
     sharing: dict[str, Any] = {"init": init, "skip": skip, "seed": seed}
     training = _Training(data, teacher, temperature, alpha, seed, workers, options)
-    for name, make in {"optimizer": optimizer, "rates": rates, "share_optimizer": share_optimizer,
-                       "share_rates": share_rates, "report": report}.items():  # fmt: skip
-        if make is not None and not callable(make):
-            raise TypeError(f"deep_compress: {name} must be a function, got {make!r}")
-    count("deep_compress: epochs", epochs, least=0)
-    count("deep_compress: share_epochs", share_epochs, least=0)
-    if teacher is not None and not (epochs or share_epochs):
-        raise ValueError("deep_compress: nothing is trained, so there is nothing to teach")
+    _check_functions(
+        optimizer=optimizer,
+        rates=rates,
+        share_optimizer=share_optimizer,
+        share_rates=share_rates,
+        report=report,
+    )
+    _check_lengths(epochs, share_epochs, teacher)
     if validate is not None:
         check_data("deep_compress", validate)
     plan = _plan(model, sparsity, pruning, {"data": data, "skip": skip, "seed": seed})
@@ -135,6 +133,19 @@ def deep_compress(
     if half:
         small = done("rounded", round_to_half(small))
     return Compressed(small, tuple(stages), layers_of(small))
+
+
+def _check_functions(**given: Any) -> None:
+    for name, function in given.items():
+        if function is not None and not callable(function):
+            raise TypeError(f"deep_compress: {name} must be a function, got {function!r}")
+
+
+def _check_lengths(epochs: int, share_epochs: int, teacher: Teachers | None) -> None:
+    count("deep_compress: epochs", epochs, least=0)
+    count("deep_compress: share_epochs", share_epochs, least=0)
+    if teacher is not None and not (epochs or share_epochs):
+        raise ValueError("deep_compress: nothing is trained, so there is nothing to teach")
 
 
 def _plan(
@@ -167,11 +178,12 @@ class _Training:
         options: Mapping[str, Any],
     ) -> None:
         check_data("deep_compress", data)
-        unknown = [name for name in options if name not in OPTIONS]
+        known = OPTIONS if teacher is None else (*OPTIONS, *TAUGHT)
+        unknown = [name for name in options if name not in known]
         if unknown:
             raise TypeError(
                 f"deep_compress: there is no option {', '.join(map(repr, unknown))}; beside its "
-                f"arguments there are {', '.join(OPTIONS)}"
+                f"arguments there are {', '.join(OPTIONS)}, and with a teacher {', '.join(TAUGHT)}"
             )
         if any(isinstance(each, Ramp) for each in options.get("callbacks", ())):
             raise ValueError(
