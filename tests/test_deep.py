@@ -310,6 +310,23 @@ def test_the_last_line_of_the_layers_is_the_mean_over_weights_that_are_left(smal
     assert lines["total"][:2] == [f"{4054:,}", f"{left.sum() / 4054:.2%}"]
 
 
+def test_places_are_written_in_the_width_that_takes_the_fewest_bits(small):
+    for layer in small.layers:
+        codes = small.model.get_submodule(layer.name).codes
+        zeros = np.diff(np.flatnonzero(codes), prepend=-1) - 1
+        sizes = {b: b * int(np.sum(zeros // (2**b - 1) + 1)) for b in range(1, 13)}
+        assert layer.costs.index_bits * len(zeros) == pytest.approx(min(sizes.values()))
+        assert sizes[layer.costs.width] == min(sizes.values())
+
+
+def test_a_layer_of_which_nothing_is_left_has_a_line(data):
+    net = network()
+    net.fc2.weight.data[...] = 0
+    found = compress(net, data, sparsity=None, epochs=0, share_epochs=0)
+    assert [layer.costs.kept for layer in found.layers] == [0, 0, 0]  # all lead nowhere then
+    assert "0.00%" in str(found)
+
+
 def test_a_stage_is_a_sentence(small):
     last = small["rounded"]
     assert str(last).startswith(f"rounded: error {last.error:.2f}%, sparsity 9")

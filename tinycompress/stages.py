@@ -22,6 +22,7 @@ from tinycompress.compress.share import SharedLayer
 from tinycompress.data import Dataset
 from tinycompress.format import to_bytes
 from tinycompress.format.analysis import LayerCosts, layer_costs
+from tinycompress.format.relative import best_index
 from tinycompress.nn import Module
 from tinycompress.tables import as_text, table_of
 from tinycompress.train import Workers, evaluate
@@ -105,12 +106,14 @@ class SharedCosts:
 
 
 def layers_of(model: Module) -> tuple[SharedCosts, ...]:
-    """The layers with shared weights, in order."""
-    return tuple(
-        SharedCosts(name, layer.codebook.size, layer_costs(to_numpy(layer.codes)))
-        for name, layer in model.named_modules()
-        if isinstance(layer, SharedLayer)
-    )
+    """The layers with shared weights, in order; places in as many bits as take the fewest bytes."""
+    found = []
+    for name, layer in model.named_modules():
+        if isinstance(layer, SharedLayer):
+            codes = to_numpy(layer.codes)
+            width, _ = best_index(codes != 0, huffman=False)
+            found.append(SharedCosts(name, layer.codebook.size, layer_costs(codes, width)))
+    return tuple(found)
 
 
 def layer_table(layers: Sequence[SharedCosts]) -> Table:
