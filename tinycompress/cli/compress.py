@@ -258,7 +258,7 @@ def _for_each(model: nn.Module, rest: Value, own: dict[str, Value], skip: list[s
         return rest
     names = list(prunable_weights(model, skip))
     with common.usage("--layer"):
-        return dict.fromkeys(names, rest) | by_layer("it", own, names)
+        return dict.fromkeys(names, rest) | by_layer("layers", own, names)
 
 
 def _tell(stage: Stage) -> None:
