@@ -9,7 +9,7 @@ from shrinking import Residual, assert_same, images, sizes
 import tinycompress as tc
 from tinycompress import functional as F, nn, optim
 from tinycompress.backend import to_numpy
-from tinycompress.compress.prune import dead_units, empty_dead_units
+from tinycompress.compress.prune import empty_dead_units
 from tinycompress.format import to_bytes
 
 
@@ -21,6 +21,15 @@ def chain(activation=None, **options):
     for p in net.parameters():
         p.data[...] = 1
     return net.to("float64")
+
+
+def dead_units(model):
+    """Layer → how many of its rows are all zeros."""
+    weights = {
+        n: m.weight for n, m in model.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)
+    }
+    rows = {name: to_numpy(w.data).reshape(len(w.data), -1) for name, w in weights.items()}
+    return {name: int((~r.any(axis=1)).sum()) for name, r in rows.items()}
 
 
 def zeros(model):

@@ -14,10 +14,7 @@ from tinycompress.compress.prune.channels import (
     channel_masks as channel_masks,
     channel_sets as channel_sets,
 )
-from tinycompress.compress.prune.dead import (
-    dead_units as dead_units,
-    empty_dead_units as empty_dead_units,
-)
+from tinycompress.compress.prune.dead import empty_dead_units as empty_dead_units
 from tinycompress.compress.prune.gradual import GradualPruning as GradualPruning
 from tinycompress.compress.prune.importance import (
     gradient as gradient,

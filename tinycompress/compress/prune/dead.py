@@ -63,16 +63,6 @@ def empty_dead_units(model: nn.Module, sample: Any = None) -> nn.Module:
         emptied |= dead
 
 
-def dead_units(model: nn.Module) -> dict[str, int]:
-    """Layer → how many of its rows are all zeros, counted, for linear and convolutional layers."""
-    counts = {}
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            rows = to_numpy(module.weight.data).reshape(len(module.weight.data), -1)
-            counts[name] = int((~rows.any(axis=1)).sum())
-    return counts
-
-
 def _check_is_float(model: Any) -> None:
     if not isinstance(model, nn.Module):
         raise TypeError(f"empty_dead_units takes a model, got {type(model).__name__}")
