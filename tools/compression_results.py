@@ -42,6 +42,7 @@ from experiments import (
 )
 
 import tinycompress as tc
+from tinycompress.stages import layers_of
 from tinycompress.train import Workers, evaluate
 
 FOLDERS = ("--data-dir", "--kept", "--out")
@@ -109,7 +110,9 @@ def recode(work: Work, names: Sequence[str], out: Path, command: str) -> None:
         for row in file.get("seeds", ()):
             kept = work.kept / f"{name}-{len(work.train)}-seed{row['seed']}.tcz"
             row["ratio"] = round(row["ratio"] * row["bytes"], 2)
-            row["bytes"] = tc.save(tc.load(kept), kept)
+            model = tc.load(kept)
+            row["bytes"] = tc.save(model, kept)
+            row["layers"] = [layer.to_dict() for layer in layers_of(model)]
             row["ratio"] = round(row["ratio"] / row["bytes"], 2)
             for stage in row["stages"]:
                 for key in ("bytes", "bits_per_weight", "ratio"):
@@ -165,8 +168,13 @@ def table(out: Path) -> Iterator[str]:
 def layer_table(out: Path, name: str) -> Iterator[str]:
     """The layers of the first seed: what the paper's tables have."""
     row = row_of(out, name, 0)
+    yield f"{'layer':8}{'weights':>9}{'left':>8}{'bits':>6}{'Huffman':>9}{'place':>7}{'Huffman':>9}"
     for layer in row["layers"] if row else ():
-        yield "  ".join(f"{key} {value}" for key, value in layer.items())
+        yield (
+            f"{layer['name']:8}{layer['weights']:>9,}{layer['kept'] / layer['weights']:>8.2%}"
+            f"{layer['bits']:>6}{layer['huffman_bits']:>9.2f}{layer['index_bits']:>7.2f}"
+            f"{layer['index_huffman_bits']:>9.2f}"
+        )
 
 
 def arguments_of(argv: list[str] | None) -> argparse.Namespace:
