@@ -21,6 +21,8 @@ from tinycompress.data import Dataset
 from tinycompress.format import to_bytes
 from tinycompress.train import Workers
 
+CHANCE = 4  # bytes by which another order of the same codes may need more
+
 
 def mixed_precision(
     model: nn.Module,
@@ -75,22 +77,23 @@ def mixed_precision(
 
 
 def largest_file(model: nn.Module) -> int:
-    """The bytes of the model's file if its codes were such that nothing shorter can be written."""
-    model = model.copy()
+    """The bytes of the model's file if its codes were such that nothing shorter can be written.
+
+    These are codes of which each is as frequent as any other, in no order.
+    """
+    model, layers = model.copy(), 0
     for layer in model.modules():
         if isinstance(layer, QuantizedLayer | IntegerLayer):
-            codes = layer.weight_codes
+            codes, layers = layer.weight_codes, layers + 1
             with on_device(codes):
                 every = _every_code(layer.quantization, codes.size).astype(codes.dtype)
                 codes[...] = to_device(every.reshape(codes.shape), device_of(codes))
-    return len(to_bytes(model))
+    return len(to_bytes(model)) + CHANCE * layers
 
 
 def _every_code(q: QuantConfig, count: int) -> np.ndarray:
-    """Both ends of the range, and then all codes in turn; the most frequent one is no end."""
-    if q.bits == 1:
-        return np.where(np.arange(count) % 2, 1, -1)
-    low, high = q.target.qmin, q.target.qmax
-    middle = (low + high) // 2
-    turn = low + np.arange(count) % (high - low + 1)
-    return np.r_[[low, high, middle, middle, middle], turn][:count]
+    """All codes in equal numbers, or as many as there are weights, shuffled."""
+    low, high = (0, 1) if q.bits == 1 else (q.target.qmin, q.target.qmax)
+    codes = low + np.arange(count) * (high - low + 1) // max(count, 1)
+    shuffled = np.random.default_rng(0).permutation(codes)
+    return 2 * shuffled - 1 if q.bits == 1 else shuffled

@@ -77,8 +77,8 @@ def test_the_techniques_do_what_their_rows_say(document):
     rows = {row["name"]: row for row in document["models"]}
     whole = rows["article CNN"]
     assert whole["parameters"] == whole["nonzero"] == 179_926
-    assert 3.9 < whole["bytes"] / rows["8-bit weights"]["bytes"] < 4
-    assert 7.5 < whole["bytes"] / rows["4-bit weights"]["bytes"] < 8
+    assert 3.9 < whole["bytes"] / rows["8-bit weights"]["bytes"] < 4.3  # codes are coded
+    assert 7.5 < whole["bytes"] / rows["4-bit weights"]["bytes"] < 9
     weights = 179_926 - (32 + 64 + 100 + 10)  # biases are not pruned
     assert rows["pruned 90%"]["nonzero"] == 179_926 - round(0.9 * weights)
     assert rows["pruned, 8-bit"]["nonzero"] <= rows["pruned 90%"]["nonzero"]

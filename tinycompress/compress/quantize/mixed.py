@@ -221,7 +221,7 @@ class _Chooser:
         by_sum = cheapest(self.widths, allowed)
         if by_sum is None:
             return None
-        even = (c for c in self._even() if _bytes(c) <= allowed)
+        even = (c for c in self.even() if _bytes(c) <= allowed)
         best = min({by_sum, *even}, key=self.damage)
         for _ in range(ROUNDS):
             near = [c for c in self._beside(best) if _bytes(c) <= allowed]
@@ -232,7 +232,7 @@ class _Chooser:
             best = better
         return best
 
-    def _even(self) -> Iterator[tuple[Width, ...]]:
+    def even(self) -> Iterator[tuple[Width, ...]]:
         """The same bits in every layer that may have them."""
         for bits in {w.bits for row in self.widths for w in row}:
             choice = [next((w for w in r if w.bits == bits), None) for r in self.widths]
@@ -266,7 +266,7 @@ def _bytes(choice: Sequence[Width]) -> int:
 
 
 def _fitting(chooser: _Chooser, budget: int, size: Callable[[QuantConfig], int]) -> _Picked:
-    """The best choice whose file, measured, fits."""
+    """The best choice whose file, measured, fits; the same bits everywhere are measured, too."""
     least = tuple(min(row, key=lambda w: (w.bytes, w.divergence)) for row in chooser.widths)
     picked = _picked(chooser, least, size)
     if picked.bytes > budget:
@@ -274,14 +274,17 @@ def _fitting(chooser: _Chooser, budget: int, size: Callable[[QuantConfig], int])
             f"budget_bytes={budget:,} is too small: with the fewest bytes that the candidates give "
             f"each layer, the file has {picked.bytes:,}"
         )
+    even = [_picked(chooser, choice, size) for choice in chooser.even()]
+    fitting = [each for each in even if each.bytes <= budget]
     allowed = _bytes(least) + budget - picked.bytes
     while (best := chooser.best(allowed)) not in (None, least):
         assert best is not None
         new = _picked(chooser, best, size)
         if new.bytes <= budget:
-            return new
+            fitting.append(new)
+            break
         allowed = _bytes(best) - (new.bytes - budget)
-    return picked
+    return min([picked, *fitting], key=lambda each: chooser.damage(each.widths))
 
 
 def _picked(
