@@ -4,6 +4,7 @@ import numpy as np
 
 from tinycompress import models, nn
 from tinycompress.compress.quantize import QuantConfig, quantize
+from tinycompress.compress.share import round_to_half, share_weights
 
 
 def small() -> nn.Module:
@@ -58,6 +59,27 @@ def integers() -> nn.Module:
     return quantize(with_mask(nn.Sequential(*layers)), QuantConfig(4, activations=6), images)
 
 
+def with_strokes(model: nn.Module) -> nn.Module:
+    """Keep the weights of every other output along a few lines, as those of an image."""
+    rng = np.random.default_rng(2)
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear):
+            w = layer.weight
+            w.mask = np.zeros(w.shape, bool)
+            for row in w.mask[::2]:
+                for start in rng.integers(0, row.size, 3):
+                    row[start : start + 6] = True
+            w.data[~w.mask] = 0
+    return model
+
+
+def with_a_mask_of_its_own() -> nn.Module:
+    """A mask that also keeps weights that happen to be 0."""
+    model = with_strokes(nn.Sequential(nn.Linear(100, 40, bias=False)))
+    model[0].weight.data[:, 50:] = 0
+    return model
+
+
 SAMPLES = {
     "small": small,
     "pruned": lambda: with_mask(small()),
@@ -65,6 +87,12 @@ SAMPLES = {
     "3-bit affine": lambda: quantize(small(), QuantConfig(bits=3, scheme="affine")),
     "pruned and quantized": lambda: quantize(with_mask(small()), QuantConfig(bits=4)),
     "integers": integers,
+    "shared codes": lambda: share_weights(with_mask(models.create("tiny-cnn"), 0.9), bits=3),
+    "shared codes in halves": lambda: round_to_half(share_weights(with_strokes(small()), bits=2)),
+    "strokes": lambda: with_strokes(models.create("tiny-cnn")),
+    "strokes in codes": lambda: share_weights(with_strokes(models.create("tiny-cnn")), bits=4),
+    "a mask of its own": with_a_mask_of_its_own,
+    "halves": lambda: round_to_half(models.create("tiny-cnn")),
     "float64": lambda: small().to("float64"),
     "float16": lambda: small().to("float16"),
     "batch norm": trained_batch_norm,

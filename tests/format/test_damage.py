@@ -1,5 +1,9 @@
-"""Damaged and hostile files end in ``FormatError`` or in the right model, and in nothing else."""
+"""Damaged and hostile files end in ``FormatError`` or in the right model, and in nothing else.
 
+``TINYCOMPRESS_MUTATIONS=100000 pytest tests/format/test_damage.py`` tries as many damaged files.
+"""
+
+import os
 import tracemalloc
 
 import numpy as np
@@ -7,11 +11,13 @@ import pytest
 from tcz_samples import SAMPLES, assert_same_model, with_mask
 
 from tinycompress import format as fmt, models, nn
+from tinycompress.format.codecs import CODECS, decode
 from tinycompress.format.container import ARCHITECTURE, TENSORS, read_container, write_container
-from tinycompress.format.cursor import varint
+from tinycompress.format.cursor import MAX_STEPS, Cursor, varint
 from tinycompress.format.tensors import EXPANSION, FREE_MEMORY
 from tinycompress.format.values import write_value
 
+MUTATIONS = int(os.environ.get("TINYCOMPRESS_MUTATIONS", "8000"))
 LINEAR = ["Linear", {"in_features": 2, "out_features": 3, "bias": False}]
 
 
@@ -33,7 +39,7 @@ def refuse(data: bytes, reason: str | None = None) -> fmt.FormatError:
 
 
 @pytest.mark.parametrize(
-    "name", ["pruned and quantized", "batch norm", "tiny-cnn 2-bit", "integers"]
+    "name", ["pruned and quantized", "batch norm", "integers", "strokes in codes", "halves"]
 )
 def test_truncation_at_every_byte_is_refused(name):
     data = fmt.to_bytes(SAMPLES[name]())
@@ -47,7 +53,7 @@ def test_bytes_at_the_end_are_refused():
         refuse(data + extra)
 
 
-@pytest.mark.parametrize("name", ["pruned and quantized", "nested", "integers"])
+@pytest.mark.parametrize("name", ["pruned and quantized", "integers", "shared codes"])
 def test_every_flipped_bit_is_refused(name):
     data = fmt.to_bytes(SAMPLES[name]())
     for bit in range(8 * len(data)):
@@ -75,7 +81,7 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
 
 def test_mutated_files_are_refused(rng):
     files = [(fmt.to_bytes(model), model) for model in (make() for make in SAMPLES.values())]
-    for i in range(20_000):
+    for i in range(MUTATIONS):
         data, model = files[i % len(files)]
         damaged = mutated(data, rng)
         try:
@@ -88,7 +94,7 @@ def test_mutated_files_are_refused(rng):
 def test_mutated_files_with_right_checksums_are_refused_or_models(rng):
     files = [parts(fmt.to_bytes(make())) for make in SAMPLES.values()]
     models_made = 0
-    for i in range(5_000):
+    for i in range(MUTATIONS // 2):
         contents = list(files[i % len(files)])
         which = int(rng.integers(0, 2))
         contents[which] = mutated(contents[which], rng)
@@ -99,7 +105,36 @@ def test_mutated_files_with_right_checksums_are_refused_or_models(rng):
             assert 0 <= error.offset <= len(data)  # noqa: PT017
         else:
             models_made += isinstance(model, nn.Module)
-    assert models_made > 100  # a changed weight is no damage that could be seen
+    assert models_made > MUTATIONS // 50  # a changed weight is no damage that could be seen
+
+
+@pytest.mark.parametrize("number", CODECS)
+def test_mutated_bodies_are_refused_or_arrays(number, rng):
+    """Whatever a codec reads, it gives an array, or it refuses and says the place."""
+    bodies = [(values, body.data) for values in arrays_of_layers(rng)
+              if (body := CODECS[number].encode(values)) is not None]  # fmt: skip
+    assert bodies
+    for i in range(MUTATIONS // 20):
+        values, body = bodies[i % len(bodies)]
+        damaged = mutated(body, rng)
+        try:
+            again = decode(number, Cursor(damaged), values.dtype, values.shape).values
+        except fmt.FormatError as error:
+            assert 0 <= error.offset <= len(damaged)  # noqa: PT017
+        else:
+            assert (again.dtype, again.shape) == (values.dtype, values.shape)
+
+
+def arrays_of_layers(rng):
+    """Codes, weights and masks as layers have them: sparse in rows, columns and strokes."""
+    kept = rng.random((12, 40)) < 0.3 * rng.random((12, 1))
+    kept[::3] = kept[:, 30:] = False
+    kept[:, 1:] |= kept[:, :-1] & (rng.random((12, 39)) < 0.5)
+    codes = np.where(kept, rng.integers(1, 9, kept.shape), 0)
+    weights = np.where(kept, rng.normal(size=kept.shape), 0)
+    yield from (codes.astype(np.uint8), codes.astype(np.int16).reshape(12, 4, 10) - 3, kept)
+    yield from (weights.astype(np.float32), weights.astype(np.float16).astype(np.float32))
+    yield from (weights, (weights.astype(np.float32).view(np.uint32) & 0xFFFF0000).view(np.float32))
 
 
 # ----------------------------------------------------------------------- hostile lengths and counts
@@ -140,6 +175,37 @@ def test_hostile_files_are_refused_in_little_memory(what):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1 << 20 if "layers" not in what else peak < 32 << 20
+
+
+MANY = 1 << 24
+CLAIMS = {
+    "packed in no bits": (1, "0002"),
+    "Huffman coded, all the same": (5, "0102"),
+    "counted, all the same": (6, "0102"),
+    "adaptive": (7, "0102"),
+    "adaptive in no bits": (7, "0002"),
+    "relative, none left out": (8, "0001808080080103000000" + "000000"),
+    "predicted, in one row": (10, "00000000000001000001"),
+}
+
+
+@pytest.mark.parametrize("what", CLAIMS)
+def test_a_few_bytes_do_not_make_a_reader_work_or_allocate(what):
+    """16 million values of a byte: refused, or an array and little beside it."""
+    number, body = CLAIMS[what]
+    cursor = Cursor(bytes.fromhex(body))
+    tracemalloc.start()
+    try:
+        size = decode(number, cursor, np.dtype(np.int8), (MANY,)).values.size
+    except fmt.FormatError as error:
+        assert "steps" in error.reason  # noqa: PT017
+        size = 0
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert size in (0, MANY)
+    assert peak <= size + (1 << 20)
+    assert cursor.steps.left > MAX_STEPS - (1 << 20) or cursor.steps.left < 0
 
 
 def test_memory_is_bounded_for_tensors_that_repeat_one_number():

@@ -349,6 +349,18 @@ def test_it_reads_what_each_codec_writes(number, data):
     assert not found.rest()
 
 
+@pytest.mark.parametrize("number", [5, 6, 7, 8, 9, 10])
+def test_it_reads_a_layer(number, rng):
+    """Large enough that counts are halved, and that logits and tables come to their ends."""
+    kept = rng.random((60, 20, 3, 5)) < 0.2 * rng.random((60, 1, 1, 1)) ** 2
+    kept[:, :, :, 1:] |= kept[:, :, :, :-1] & (rng.random((60, 20, 3, 4)) < 0.7)
+    kept[:7] = kept[:, 4] = False
+    kept[7, :, 0] = True
+    codes = np.where(kept, rng.integers(1, 20, kept.shape), 0).astype(np.uint8)
+    found = Bytes(CODECS[number].encode(codes).data)
+    assert read_body(found, number, codes.dtype, codes.shape) == codes.ravel().tolist()
+
+
 def test_the_samples_use_most_codecs(tmp_path):
     used = set()
     for make in SAMPLES.values():

@@ -171,13 +171,12 @@ def decode_huffman(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
     if span == 0:
         return Decoded(np.zeros(shape, dtype), "Huffman", Cost(tables=1))
     least = read_least(body, dtype)
-    lengths = _read_lengths(body, span) if span > 1 else None
+    if span == 1:
+        return Decoded(np.full(shape, least, dtype), "Huffman", Cost(tables=body.position - start))
+    lengths = _read_lengths(body, span)
     head = body.position - start
-    if lengths is None:
-        above = np.zeros(count, np.int64)
-    else:
-        body.spend(steps_for(count))
-        above = decode_symbols(body, count, lengths)
+    body.spend(steps_for(count))
+    above = decode_symbols(body, count, lengths)
     values = raised(body, above, least, dtype).reshape(shape)
     return Decoded(values, "Huffman", Cost(values=body.position - start - head, tables=head))
 

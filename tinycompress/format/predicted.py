@@ -79,7 +79,7 @@ def decode_predicted(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
         window = body.window(body.varint("the length of the places"), "the places")
     tables = window.position - start
     coder = RangeDecoder(window)
-    kept = _read_mask(body, coder, neuron, np.zeros(matrix, bool)).reshape(shape)
+    kept = _read_mask(body, coder, neuron, matrix).reshape(shape)
     if dtype.kind in "fb":
         coder.finish()
         cost = Cost(window.position - start - tables, tables=tables)
@@ -117,9 +117,12 @@ def _with_hole(
     return raised(body, numbers + ((least < fill) & (numbers >= fill - least)), least, dtype)
 
 
-def _read_mask(body: Cursor, coder: RangeDecoder, neuron: Neuron, blank: np.ndarray) -> np.ndarray:
-    """The mask, of the shape of ``blank``, in which nothing is kept."""
-    body.spend(sum(blank.shape))
+def _read_mask(
+    body: Cursor, coder: RangeDecoder, neuron: Neuron, matrix: tuple[int, int]
+) -> np.ndarray:
+    """The mask of (rows, columns). What it takes is known once the dead ones are."""
+    body.spend(sum(matrix))
+    blank = np.zeros(matrix, bool)
     rows, columns = _live(coder, blank)
     body.spend(_mask_steps(rows, columns))
     return code_mask(coder, neuron, rows, columns, blank)

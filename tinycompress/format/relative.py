@@ -71,7 +71,8 @@ def encode_relative(values: np.ndarray) -> Encoded | None:
     number, coded = encode_among(INNER, index)
     head = bytes([bits]) + varint(len(index)) + bytes([number]) + varint(len(coded.data))
     others = write_others(values[kept])
-    return Encoded(fill + head + coded.data + others.data, coded.steps + others.steps)
+    steps = len(index) + coded.steps + others.steps
+    return Encoded(fill + head + coded.data + others.data, steps)
 
 
 def best_index(kept: np.ndarray, huffman: bool = True) -> tuple[int, np.ndarray]:
@@ -98,6 +99,7 @@ def decode_relative(body: Cursor, dtype: np.dtype, shape: Shape) -> Decoded:
     number = body.byte("the codec of the index")
     window = body.window(body.varint("the length of the index in bytes"), "the index")
     head = body.position - start - window.left()
+    body.spend(entries)
     index = decode_with(INNER, number, window, INDEX_DTYPE, (entries,))
     kept = _mask(body, index.values, bits, shape)
     values, how, cost = read_others(body, kept, fill, dtype)
