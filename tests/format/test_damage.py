@@ -233,6 +233,17 @@ def test_a_model_that_no_reader_would_believe_is_not_written(monkeypatch):
     assert fmt.from_bytes(fmt.to_bytes(model)).held.size == 1 << 16
 
 
+def test_a_writer_asks_for_no_more_steps_than_a_reader_takes(monkeypatch):
+    """Where all steps are spent, tensors are written by codecs that need none."""
+    model = nn.Sequential(*(SAMPLES["strokes in codes"]() for _ in range(6)))
+    coded = len(fmt.to_bytes(model))
+    for module in ("cursor", "tensors"):
+        monkeypatch.setattr(f"tinycompress.format.{module}.MAX_STEPS", 6_000)
+    data = fmt.to_bytes(model)
+    assert len(data) > coded
+    assert_same_model(fmt.from_bytes(data), model)
+
+
 def test_nothing_but_arrays_of_the_models_size_is_allocated():
     data = fmt.to_bytes(with_mask(models.create("lenet-5"), 0.99))
     size = sum(p.data.nbytes for p in models.create("lenet-5").parameters())

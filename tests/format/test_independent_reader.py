@@ -13,12 +13,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import assume, given, strategies as st
+from hypothesis.extra import numpy as hnp
 from tcz_arrays import suitable_arrays
 from tcz_samples import SAMPLES
 
 from tinycompress import format as fmt
 from tinycompress.format.codecs import CODECS
 from tinycompress.format.describe import describe
+from tinycompress.format.neuron import Neuron
+from tinycompress.format.predicted import PREDICTED
+from tinycompress.format.sides import Sides
 
 PAGE = (Path(__file__).parents[2] / "docs" / "format.md").read_text(encoding="utf-8")
 DTYPES = re.findall(r"\d+ (\w+)", PAGE.split("if a dtype is given:")[1].split("|")[0])
@@ -359,6 +363,29 @@ def test_it_reads_a_layer(number, rng):
     codes = np.where(kept, rng.integers(1, 20, kept.shape), 0).astype(np.uint8)
     found = Bytes(CODECS[number].encode(codes).data)
     assert read_body(found, number, codes.dtype, codes.shape) == codes.ravel().tolist()
+
+
+weights = st.integers(-128, 127) | st.sampled_from([-128, 127])
+
+
+@given(weights, weights, weights, st.lists(weights, max_size=3), st.data())
+def test_it_reads_what_any_neuron_writes(bias, column, row, near, data):
+    """Also one that no encoder would find, whose logits go beyond all bounds."""
+    lags = tuple(zip((1, 3, 4), near, strict=False))
+    shape = (9, 7)
+    kept = data.draw(hnp.arrays(bool, shape).filter(np.any))
+    codes = np.where(kept, np.arange(63).reshape(shape) % 5 + 1, 0).astype(np.uint8)
+    codes[0] = 0
+    codes[1, 0] = 1
+    with pytest.MonkeyPatch.context() as patch:
+        neuron = Neuron(bias, column, row, lags)
+        patch.setattr("tinycompress.format.predicted.fit_neuron", lambda mask: neuron)
+        sides = Sides(5, 2, row, lags)
+        patch.setattr("tinycompress.format.predicted.fit_sides", lambda *_: sides)
+        body = CODECS[PREDICTED].encode(np.r_[codes, [[5] * 7]].astype(np.uint8))
+    assume(body is not None)  # no value is frequent enough to be left out
+    found = read_body(Bytes(body.data), PREDICTED, np.uint8, (10, 7))
+    assert found == [*codes.ravel().tolist(), *[5] * 7]
 
 
 def test_the_samples_use_most_codecs(tmp_path):

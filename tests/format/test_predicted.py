@@ -116,6 +116,14 @@ def test_a_large_array_comes_back(dtype, shape, rng):
     assert again.cost.total == len(body.data)
 
 
+def test_the_steps_are_those_of_the_documentation():
+    codes = np.zeros((9, 20), np.uint8)
+    codes[2, 3:9] = [1, 2, 3, 4, 5, 6]
+    codes[5, 4:6] = [1, 6]
+    steps = CODECS[PREDICTED].encode(codes).steps
+    assert steps == 9 + 20 + 2 * 256 + 2 * 6 + 8 * (4 + 3)
+
+
 def test_neighbours_are_found(rng):
     neuron = fit_neuron(strokes(rng) != 0)
     assert {1, 28} & {lag for lag, weight in neuron.lags if weight > 10}

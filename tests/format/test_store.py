@@ -99,6 +99,16 @@ def test_a_mask_over_weights_that_are_not_zero_yet_is_kept():
     np.testing.assert_array_equal(loaded.weight.data, model.weight.data)
 
 
+@pytest.mark.parametrize("width", [16, 24, 32, 200])
+def test_a_mask_is_kept_whether_it_is_shorter_coded_or_in_bits(width):
+    model = nn.Linear(width, 1, bias=False)
+    model.weight.data[:, ::2] = 0
+    model.weight.mask = np.ones((1, width), bool)
+    loaded = there_and_back(model)
+    np.testing.assert_array_equal(loaded.weight.mask, model.weight.mask)
+    assert len(fmt.to_bytes(model)) < 4 * width // 2 + width / 8 + 45
+
+
 def test_minus_zero_under_a_mask_costs_no_more_than_zero():
     model = nn.Linear(100, 10, bias=False)
     model.weight.mask = np.arange(1000).reshape(10, 100) % 10 == 0

@@ -38,8 +38,8 @@ def unzigzag(number: int) -> int:
 class Steps:
     """The steps that are left to the readers of a file."""
 
-    def __init__(self, left: int = MAX_STEPS) -> None:
-        self.left = left
+    def __init__(self) -> None:
+        self.left = MAX_STEPS
 
 
 class Cursor:

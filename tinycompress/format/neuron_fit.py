@@ -36,11 +36,8 @@ def fit_neuron(mask: np.ndarray) -> Neuron:
 def _candidates(kept: np.ndarray) -> list[int]:
     """The distances at which weights are kept together most surely more often than by chance."""
     rows, columns = kept.shape
-    width = 2 * columns
-    together = _autocorrelation(kept.astype(np.float64), width)
-    sizes = kept.sum(1)
-    crowding = rows * (sizes @ sizes) / sizes.sum() ** 2  # rows with many weights have many pairs
-    expected = rows * crowding * _autocorrelation(kept.mean(0, keepdims=True), width) + 1e-9
+    together = _autocorrelation(kept.astype(np.float64), 2 * columns)
+    expected = rows * _autocorrelation(kept.mean(0, keepdims=True), 2 * columns) + 1e-9
     excess = together * np.log(np.maximum(together, 1) / expected) - (together - expected)
     score = np.where(together > expected, excess, 0)[1 : min(columns, FARTHEST + 1)]
     best = np.argsort(-np.round(score, 3), kind="stable")[:CANDIDATES]
