@@ -1,8 +1,8 @@
 """``tc.pruning_report``: what pruning really gained, measured on the files.
 
 A zero is worth something only where somebody leaves it out. The file does: it writes which weights
-are zero in a bit each or less and not the zeros themselves (``format/codecs.py``). NumPy does not: a
-matrix product multiplies by zeros as by any other number. So zeros save bytes and not time, and
+are zero in a bit each or less, and not the zeros themselves (``format/codecs.py``). NumPy does not:
+a matrix product multiplies by zeros as by any other number. So zeros save bytes and not time, and
 only channels that are really gone (``tc.remove_channels``) save multiplications and time. The
 report counts and times both, and says which of the two happened.
 """
