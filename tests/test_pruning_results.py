@@ -209,4 +209,4 @@ def test_turns_do_what_they_say(work):
 def test_a_run_wants_the_data_or_the_sample():
     for wrong in ([], ["--quick", "--data-dir", "."]):
         with pytest.raises(SystemExit):
-            results.arguments_of(wrong)
+            results.main(wrong)

@@ -100,4 +100,4 @@ def test_what_is_chosen_on_is_never_the_test_set():
     np.testing.assert_array_equal(np.concatenate([rest.images, held.images]), train.images)
     np.testing.assert_array_equal(test.images, tc.data.mnist()[1].images[: len(test)])
     with pytest.raises(SystemExit):
-        results.arguments_of(["--quick", "--data-dir", "."])
+        results.main(["--quick", "--data-dir", "."])

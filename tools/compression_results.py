@@ -19,25 +19,25 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from compression_settings import SECONDS, SETTINGS, Work, stages_of
+from compression_settings import SETTINGS, Work, stages_of
 from experiments import (
     SELECTION_SEED,
     add_row,
+    commit,
     data_in_words,
     data_of,
     origin,
+    parsed,
+    parser_of,
     pending,
     read,
     row_of,
     with_summary,
-    without_folders,
     write,
 )
 
@@ -45,7 +45,6 @@ import tinycompress as tc
 from tinycompress.stages import layers_of
 from tinycompress.train import Workers, evaluate
 
-FOLDERS = ("--data-dir", "--kept", "--out")
 NUMBERS = ("error", "more", "dense error", "loss", "bytes", "ratio", "sparsity", "nonzero")
 
 
@@ -99,7 +98,7 @@ def run(work: Work, names: Sequence[str], out: Path, among: Sequence[int] | None
               flush=True)  # fmt: skip
 
 
-def recode(work: Work, names: Sequence[str], out: Path, command: str) -> None:
+def recode(work: Work, names: Sequence[str], out: Path) -> None:
     """The files again, with the codecs of today; what was measured of the networks stays.
 
     Of the stages only the last one has bytes then, which are those of today's file.
@@ -121,7 +120,7 @@ def recode(work: Work, names: Sequence[str], out: Path, command: str) -> None:
             if row["seed"] == 0:
                 shutil.copyfile(kept, out / f"{name}-seed0.tcz")
         if file:
-            file["coded by"] = origin(command)["commit"]
+            file["coded by"] = commit()
             write(path, with_summary(file, NUMBERS))
 
 
@@ -177,41 +176,23 @@ def layer_table(out: Path, name: str) -> Iterator[str]:
         )
 
 
-def arguments_of(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, help="the four IDX files of MNIST")
-    parser.add_argument("--quick", action="store_true", help="with the sample of the package")
-    parser.add_argument("--select", action="store_true", help="measure on images held out")
+def parser() -> argparse.ArgumentParser:
+    parser = parser_of(__doc__, "compression", list(SETTINGS), "kept")
     parser.add_argument("--recode", action="store_true", help="write the files anew")
-    parser.add_argument("--table", action="store_true", help="only print what the files say")
-    parser.add_argument("--layers", help="print the layers of this setting, too")
-    parser.add_argument("--models", nargs="+", choices=list(SECONDS), default=list(SECONDS))
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+    parser.add_argument("--layers", metavar="SETTING", help="print the layers of this one, too")
     parser.add_argument("--seed-list", type=int, nargs="+", help="these alone")
-    parser.add_argument("--workers", type=int, help="how many share the work; one per core")
-    parser.add_argument("--out", type=Path, default=Path("results/compression"))
-    kept = Path(tempfile.gettempdir()) / "tinycompress-compression"
-    parser.add_argument("--kept", type=Path, default=kept, help="where dense networks are kept")
-    arguments = parser.parse_args(argv)
-    if not arguments.table and arguments.quick == (arguments.data_dir is not None):
-        parser.error("give either --data-dir FOLDER or --quick")
-    return arguments
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = arguments_of(argv)
-    out = arguments.out
+    arguments, command = parsed(parser(), argv)
+    out, names = arguments.out, arguments.settings
     if not arguments.table:
-        out.mkdir(parents=True, exist_ok=True)
-        arguments.kept.mkdir(parents=True, exist_ok=True)
-        given = without_folders(sys.argv[1:] if argv is None else argv, FOLDERS)
-        command = " ".join(["python tools/compression_results.py", *given])
-        names = [n for n in arguments.settings if SETTINGS[n].model in arguments.models]
         data = data_of(arguments.data_dir, arguments.select)
         with Workers(arguments.workers) as team:
             work = Work(*data, arguments.kept, team, arguments.quick)
             if arguments.recode:
-                recode(work, names, out, command)
+                recode(work, names, out)
             elif arguments.select:
                 select(work, names, out, command)
             else:

@@ -18,7 +18,7 @@ import tinycompress as tc
 from tinycompress import models, nn, optim, random
 from tinycompress.compress.distill import Ensemble
 from tinycompress.data import Dataset, RandomShift
-from tinycompress.stages import Compressed, Stage
+from tinycompress.stages import Compressed
 from tinycompress.train import Workers
 
 LENET300, LENET5 = "lenet-300-100", "lenet-5"
@@ -65,11 +65,11 @@ class Setting:
     @property
     def what(self) -> str:
         """In words."""
-        help = ", with a teacher" if self.taught else ""
+        teacher = ", with a teacher" if self.taught else ""
         images = "shifted images" if self.shifted else "images as they are"
         return (
             f"{self.sparsity:.1%} of the weights pruned in {self.epochs} epochs, {self.bits}-bit "
-            f"codes trained for {self.share_epochs}, {images}{help}"
+            f"codes trained for {self.share_epochs}, {images}{teacher}"
         )
 
     @property
@@ -115,7 +115,7 @@ class Work:
         seeds = range(FIRST_TEACHER, FIRST_TEACHER + TEACHERS)
         return Ensemble([self.dense(kind, seed, shifted).eval() for seed in seeds])
 
-    def compress(self, setting: Setting, seed: int, report: Any = None) -> Compressed:
+    def compress(self, setting: Setting, seed: int) -> Compressed:
         """The whole chain."""
         kind, shift = setting.model, SHIFT[setting.model]
         return tc.deep_compress(
@@ -127,24 +127,22 @@ class Work:
             share_optimizer=lambda parameters: optim.Adam(parameters, lr=RATES[kind] / 4),
             teacher=self.teacher(kind, setting.shifted) if setting.taught else None,
             augment=RandomShift(shift) if setting.shifted else None,
-            clip_grad_norm=2.0, report=report, seed=seed + 1000, workers=self.team,
+            clip_grad_norm=2.0, seed=seed + 1000, workers=self.team,
         )  # fmt: skip
 
 
 def stages_of(compressed: Compressed) -> list[dict[str, Any]]:
     """What each stage was, as JSON; errors are not measured on the way."""
-    return [without_errors(stage) for stage in compressed.stages]
-
-
-def without_errors(stage: Stage) -> dict[str, Any]:
-    return {k: v for k, v in stage.to_dict().items() if k not in ("error", "loss")}
+    stages = [stage.to_dict() for stage in compressed.stages]
+    return [{k: v for k, v in s.items() if k not in ("error", "loss")} for s in stages]
 
 
 def curve(
     model: str, points: Mapping[float, int], epochs: int, share_epochs: int, **more: Any
 ) -> dict[str, Setting]:
-    """Settings at these sparsities, each with a number of bits."""
-    words = ("" if more.get("shifted", True) else "-plain") + ("-taught" * more.get("taught", 0))
+    """Settings at these sparsities, each with a number of bits; ``more`` are other fields."""
+    words = "" if more.get("shifted", True) else "-plain"
+    words += "-taught" if more.get("taught") else ""
     return {
         f"{model}-{sparsity * 100:g}{words}": Setting(
             model, sparsity, bits, epochs, share_epochs, **more
@@ -156,7 +154,10 @@ def curve(
 SETTINGS: dict[str, Setting] = {
     **curve(LENET300, {0.92: 5, 0.95: 5}, 30, 6),
     **curve(LENET300, {0.98: 4, 0.985: 4, 0.99: 4}, 60, 10, seeds=3),
+    **curve(LENET300, {0.98: 4}, 60, 10, shifted=False, seeds=3),
+    **curve(LENET300, {0.98: 4}, 60, 10, taught=True, seeds=3),
     **curve(LENET5, {0.92: 5, 0.95: 5}, 10, 4),
     **curve(LENET5, {0.99: 4, 0.995: 4}, 30, 6, seeds=3),
+    **curve(LENET5, {0.99: 4}, 30, 6, taught=True, seeds=3),
 }
 """In the order in which they are run."""

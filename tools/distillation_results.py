@@ -4,12 +4,12 @@
     python tools/distillation_results.py --data-dir FOLDER
     python tools/distillation_results.py --table
 
-The first command chooses hyperparameters (rate, temperature): it trains for at most 15 epochs on
-the first 55,000 training images, looks at the last 5,000, and keeps what was best in
-``results/distillation/choices.json``. The second trains on all 60,000 with these, and looks at the
-10,000 test images once for each seed and network. Both write each result as soon as it is there,
-and a run that was interrupted goes on when it is started again. ``--seed-list`` splits the work
-between two commands.
+The first command chooses hyperparameters (rate, temperature): it trains on the first 55,000
+training images (Hinton's networks for at most 15 epochs), looks at the last 5,000, and keeps what
+was best in ``results/distillation/choices.json``. The second trains on all 60,000 with these, and
+looks at the 10,000 test images once for each seed and network. Both write each result as soon as
+it is there, and a run that was interrupted goes on when it is started again. ``--seed-list`` splits
+the work between two commands.
 
 One file per network: ``results/distillation/SETTING.json``. A student has the teacher of the same
 seed, and is compared with the student of the same seed alone. Every number is that of a file that
@@ -21,8 +21,6 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -35,19 +33,16 @@ from experiments import (
     data_in_words,
     data_of,
     origin,
+    parsed,
+    parser_of,
     pending,
     read,
     row_of,
-    without_folders,
     write,
 )
 
 import tinycompress as tc
 from tinycompress.train import Workers, evaluate
-
-FOLDERS = ("--data-dir", "--kept", "--out")
-SHORT = 15
-"""Epochs by which hyperparameters are chosen."""
 
 SMALL = 100_000
 """Files of more bytes are measured, and not kept."""
@@ -93,10 +88,10 @@ def run(work: Work, names: Sequence[str], out: Path, seeds: Sequence[int] | None
 
 def select(work: Work, names: Sequence[str], out: Path, command: str) -> None:
     """The best candidate of each setting; by errors, and by the loss where these are equal."""
-    path = out / "choices.json"
+    path, at_most = out / "choices.json", work.at_most
     for name in names:
-        candidates = SETTINGS[name].candidates
-        if len(candidates) < 2:
+        setting = SETTINGS[name]
+        if name in TUNED or (len(setting.candidates) < 2 and setting.seeds):
             continue
         file = read(path) or {
             "name": "choices",
@@ -106,7 +101,8 @@ def select(work: Work, names: Sequence[str], out: Path, command: str) -> None:
             "chosen": {},
         }
         tried = file["tried"].setdefault(name, [])
-        for how in candidates:
+        work.at_most = min(at_most, setting.short)
+        for how in setting.candidates:
             if any(each["how"] == how for each in tried):
                 continue
             found = evaluate(work.trained(name, SELECTION_SEED, how), work.held, workers=work.team)
@@ -162,36 +158,19 @@ def gap_closed(out: Path, name: str) -> float | None:
     return (without - mine) / (without - teacher) if without > teacher else None
 
 
-def arguments_of(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, help="the four IDX files of MNIST")
-    parser.add_argument("--quick", action="store_true", help="with the sample of the package")
-    parser.add_argument("--select", action="store_true", help="choose hyperparameters")
-    parser.add_argument("--table", action="store_true", help="only print what the files say")
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
+def parser() -> argparse.ArgumentParser:
+    parser = parser_of(__doc__, "distillation", list(SETTINGS), "kept")
     parser.add_argument("--seed-list", type=int, nargs="+", help="these alone")
-    parser.add_argument("--workers", type=int, help="how many share the work; one per core")
-    parser.add_argument("--out", type=Path, default=Path("results/distillation"))
-    kept = Path(tempfile.gettempdir()) / "tinycompress-distillation"
-    parser.add_argument("--kept", type=Path, default=kept, help="where trained networks are kept")
-    arguments = parser.parse_args(argv)
-    if not arguments.table and arguments.quick == (arguments.data_dir is not None):
-        parser.error("give either --data-dir FOLDER or --quick")
-    return arguments
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = arguments_of(argv)
+    arguments, command = parsed(parser(), argv)
     out = arguments.out
     if not arguments.table:
-        out.mkdir(parents=True, exist_ok=True)
-        arguments.kept.mkdir(parents=True, exist_ok=True)
-        given = without_folders(sys.argv[1:] if argv is None else argv, FOLDERS)
-        command = " ".join(["python tools/distillation_results.py", *given])
         data = data_of(arguments.data_dir, arguments.select)
         with Workers(arguments.workers) as team:
-            at_most = 1 if arguments.quick else SHORT if arguments.select else 1000
-            work = Work(*data, arguments.kept, team, at_most, choices(out))
+            work = Work(*data, arguments.kept, team, 1 if arguments.quick else 1000, choices(out))
             if arguments.select:
                 select(work, arguments.settings, out, command)
             else:

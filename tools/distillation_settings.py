@@ -112,6 +112,7 @@ class Setting:
         teacher: the setting of its teacher.
         alone: the setting of the same student without a teacher.
         seconds: about what an epoch takes on two cores.
+        short: epochs that hyperparameters are chosen by, at most.
     """
 
     what: str
@@ -121,6 +122,7 @@ class Setting:
     teacher: str | None = None
     alone: str | None = None
     seconds: float = 4.0
+    short: int = 1000
 
 
 # ------------------------------------------------------------------------------- Hinton's networks
@@ -194,21 +196,24 @@ def lenet5(work: Work, seed: int, how: How) -> nn.Module:
     )
 
 
-def cnn_alone(phi: float) -> Callable[[Work, int, How], nn.Module]:
+def cnn_alone(phi: float, shift: int = 0) -> Callable[[Work, int, How], nn.Module]:
+    """From labels; images are shifted by up to ``shift`` pixels."""
+
     def make(work: Work, seed: int, how: How) -> nn.Module:
         model, epochs = cnn_student(phi), work.epochs(how)
         rule, schedule = one_cycle(model, work.train, how, epochs)
         fit(
             model, work.train, epochs, rule, schedule=schedule, schedule_every="step",
-            batch_size=BATCH, seed=seed, workers=work.team,
+            batch_size=BATCH, augment=shifted(shift), seed=seed, workers=work.team,
         )  # fmt: skip
         return model
 
     return make
 
 
-def cnn_distilled(phi: float) -> Callable[[Work, int, How], nn.Module]:
-    """From the LeNet-5 of the same seed, which answered once for each image."""
+def cnn_distilled(phi: float, shift: int = 0) -> Callable[[Work, int, How], nn.Module]:
+    """From the LeNet-5 of the same seed, which answers once for each image, or for each that was
+    shifted."""
 
     def make(work: Work, seed: int, how: How) -> nn.Module:
         model, epochs = cnn_student(phi), work.epochs(how)
@@ -217,10 +222,14 @@ def cnn_distilled(phi: float) -> Callable[[Work, int, How], nn.Module]:
             work.trained("cnn-teacher", seed), model, work.train,
             temperature=how["temperature"], alpha=how["alpha"], epochs=epochs,
             optimizer=rule, schedule=schedule, schedule_every="step",
-            batch_size=BATCH, seed=seed, workers=work.team,
+            batch_size=BATCH, augment=shifted(shift), seed=seed, workers=work.team,
         )  # fmt: skip
 
     return make
+
+
+def shifted(shift: int) -> RandomShift | None:
+    return RandomShift(shift) if shift else None
 
 
 # --------------------------------------------------------------------------------- the settings
@@ -231,11 +240,7 @@ def rates(epochs: int, *lrs: float, **more: Any) -> tuple[How, ...]:
 
 
 def softened(epochs: int, lrs: tuple[float, ...], temperatures: tuple[float, ...]) -> Any:
-    return tuple(
-        {"lr": lr, "epochs": epochs, "temperature": T, "alpha": 0.9}
-        for T in temperatures
-        for lr in lrs
-    )
+    return tuple(how for T in temperatures for how in rates(epochs, *lrs, temperature=T, alpha=0.9))
 
 
 PHIS = (-4, -6, -8, -12, -16)
@@ -243,6 +248,18 @@ HEADLINE = -4
 """The convolutional student of the headline: 16,026 parameters, a 26th of LeNet-5's 431,080."""
 
 HINTON_EPOCHS, CNN_EPOCHS = 30, 24
+HINTON_SHORT = 15
+ALONE = (*rates(CNN_EPOCHS, 1.6e-2), *rates(12, 8e-3, 1.6e-2))
+TAUGHT = (
+    *softened(CNN_EPOCHS, (1.6e-2,), (2.0, 4.0)),
+    *softened(12, (1.6e-2,), (2.0,)),
+    *softened(12, (8e-3,), (4.0,)),
+)
+SHIFTED = {
+    -4: (rates(12, 1.6e-2), softened(12, (1.6e-2,), (2.0,))),
+    -8: (rates(12, 8e-3, 4e-3, 1.6e-2), softened(12, (8e-3,), (4.0, 2.0, 8.0))),
+}
+"""What was tried on shifted images, and given up by what the images that are held out said."""
 
 SETTINGS: dict[str, Setting] = {
     "hinton-teacher": Setting(
@@ -250,16 +267,16 @@ SETTINGS: dict[str, Setting] = {
         regularised_teacher,
         (*rates(50, 1e-3, 2e-3, dropout=[0.2, 0.5]),
          *({"lr": 1e-3, "epochs": 50, "dropout": d} for d in ([0.0, 0.5], [0.0, 0.3]))),
-        seconds=8.0,
+        seconds=8.0, short=HINTON_SHORT,
     ),
     "hinton-alone": Setting(
         "784-800-800-10 from images and labels, without regularisation",
-        hinton_alone, rates(HINTON_EPOCHS, 1e-3, 5e-4),
+        hinton_alone, rates(HINTON_EPOCHS, 1e-3, 5e-4), short=HINTON_SHORT,
     ),
     "hinton-distilled": Setting(
         "784-800-800-10 from the same images, labels and the teacher's logits",
         hinton_distilled, softened(HINTON_EPOCHS, (1e-3, 5e-4), (20.0, 4.0)),
-        teacher="hinton-teacher", alone="hinton-alone",
+        teacher="hinton-teacher", alone="hinton-alone", short=HINTON_SHORT,
     ),
     "hinton-without-3": Setting(
         "the same, without a single 3 in the transfer set",
@@ -279,13 +296,27 @@ SETTINGS: dict[str, Setting] = {
         for name, setting in {
             f"cnn{phi}-alone": Setting(
                 f"the family's student at phi = {phi}, from images as they are and labels",
-                cnn_alone(phi), rates(CNN_EPOCHS, 1.6e-2),
+                cnn_alone(phi), ALONE,
                 5 if phi == HEADLINE else 2,
             ),
             f"cnn{phi}-distilled": Setting(
                 f"the family's student at phi = {phi}, with LeNet-5 as its teacher",
-                cnn_distilled(phi), softened(CNN_EPOCHS, (1.6e-2,), (2.0, 4.0)),
+                cnn_distilled(phi), TAUGHT,
                 5 if phi == HEADLINE else 2, "cnn-teacher", f"cnn{phi}-alone",
+            ),
+        }.items()
+    },
+    **{
+        name: setting
+        for phi, (alone, taught) in SHIFTED.items()
+        for name, setting in {
+            f"cnn{phi}-alone-shifted": Setting(
+                "the same, from images shifted by up to 2 pixels",
+                cnn_alone(phi, SHIFT), alone, 0,
+            ),
+            f"cnn{phi}-distilled-shifted": Setting(
+                "the same, from images shifted by up to 2 pixels, with LeNet-5 as its teacher",
+                cnn_distilled(phi, SHIFT), taught, 0, "cnn-teacher",
             ),
         }.items()
     },
@@ -293,8 +324,11 @@ SETTINGS: dict[str, Setting] = {
 """In the order in which they are run. Other phis take what was chosen for the headline's."""
 
 TUNED = {
-    **{f"cnn{phi}-alone": f"cnn{HEADLINE}-alone" for phi in PHIS},
-    **{f"cnn{phi}-distilled": f"cnn{HEADLINE}-distilled" for phi in PHIS},
+    f"cnn{phi}-{way}": f"cnn{HEADLINE}-{way}"
+    for phi in PHIS
+    for way in ("alone", "distilled")
+    if phi != HEADLINE
+} | {
     "hinton-without-3": "hinton-distilled",
 }
 """The setting whose choice is taken, where it is not the own one."""

@@ -8,12 +8,15 @@ so that a run that was interrupted goes on when it is started again.
 
 from __future__ import annotations
 
+import argparse
 import fcntl
 import json
 import os
 import platform
 import statistics
 import subprocess
+import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -171,6 +174,47 @@ def summary(rows: Sequence[dict[str, Any]], numbers: Sequence[str]) -> dict[str,
     }  # fmt: skip
     columns = {key: [row[key] for row in rows] for key in numbers}
     return {k: {c: round(f(v), 6) for c, v in columns.items()} for k, f in ways.items()}
+
+
+# --------------------------------------------------------------------------------- the command line
+
+
+def parser_of(doc: str, topic: str, settings: Sequence[str], kept: str) -> argparse.ArgumentParser:
+    """What all of the scripts may be told.
+
+    Args:
+        doc: of the script; its first line is shown.
+        topic: the folder of ``results/`` that its files go to.
+        settings: names to choose from.
+        kept: the name, without dashes, of the option for the folder of trained networks.
+    """
+    parser = argparse.ArgumentParser(f"{topic}_results.py", description=doc.splitlines()[0])
+    parser.add_argument("--data-dir", type=Path, help="the four IDX files of MNIST")
+    parser.add_argument("--quick", action="store_true", help="with the sample of the package")
+    parser.add_argument("--select", action="store_true", help="choose, by images held out")
+    parser.add_argument("--table", action="store_true", help="only print what the files say")
+    parser.add_argument("--settings", nargs="+", choices=list(settings), default=list(settings))
+    parser.add_argument("--workers", type=int, help="how many share the work; one per core")
+    parser.add_argument("--out", type=Path, default=Path("results") / topic)
+    folder = Path(tempfile.gettempdir()) / f"tinycompress-{topic}-{kept}"
+    parser.add_argument(f"--{kept}", type=Path, default=folder, help="where networks are kept")
+    parser.set_defaults(folders=("data_dir", "out", kept))
+    return parser
+
+
+def parsed(
+    parser: argparse.ArgumentParser, argv: list[str] | None
+) -> tuple[argparse.Namespace, str]:
+    """(the arguments, the command that they stand in, without folders); folders are made."""
+    arguments = parser.parse_args(argv)
+    if not arguments.table:
+        if arguments.quick == (arguments.data_dir is not None):
+            parser.error("give either --data-dir FOLDER or --quick")
+        for name in arguments.folders[1:]:
+            getattr(arguments, name).mkdir(parents=True, exist_ok=True)
+    own = ["--" + name.replace("_", "-") for name in arguments.folders]
+    given = without_folders(sys.argv[1:] if argv is None else argv, own)
+    return arguments, " ".join([f"python tools/{parser.prog}", *given])
 
 
 def without_folders(given: Sequence[str], own: Sequence[str]) -> list[str]:

@@ -23,8 +23,6 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +33,11 @@ from experiments import (
     data_in_words,
     data_of,
     origin,
+    parsed,
+    parser_of,
     read,
     summary,
     with_summary,
-    without_folders,
     write,
 )
 from pruning_settings import ANEW, ARTICLE, SECONDS, SETTINGS, SHIFT, Work, dense_of
@@ -52,7 +51,6 @@ NUMBERS = ("error", "more", "loss", "bytes", "nonzero", "sparsity")
 SMALL = 150_000
 """Files of more bytes are measured, and not kept."""
 
-FOLDERS = ("--data-dir", "--dense", "--out")
 Job = tuple[int, str, dict[str, Any]]  # seed, setting, part
 
 
@@ -264,24 +262,12 @@ def cross_table(file: dict[str, Any]) -> Iterator[str]:
         yield f"{criterion:11}" + "".join(f"{cells.get(share, ''):>13}" for share in shares)
 
 
-def arguments_of(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, help="the four IDX files of MNIST")
-    parser.add_argument("--quick", action="store_true", help="with the sample of the package")
-    parser.add_argument("--select", action="store_true", help="choose hyperparameters")
+def parser() -> argparse.ArgumentParser:
+    parser = parser_of(__doc__, "pruning", list(SETTINGS), "dense")
     parser.add_argument("--time", action="store_true", help="time half the channels beside all")
-    parser.add_argument("--table", action="store_true", help="only print what the files say")
     parser.add_argument("--models", nargs="+", choices=list(SECONDS), default=list(SECONDS))
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--seeds", type=int, help="how many, instead of the usual number")
-    parser.add_argument("--workers", type=int, help="how many share the work; one per core")
-    parser.add_argument("--out", type=Path, default=Path("results/pruning"))
-    dense = Path(tempfile.gettempdir()) / "tinycompress-dense"
-    parser.add_argument("--dense", type=Path, default=dense, help="where dense networks are kept")
-    arguments = parser.parse_args(argv)
-    if not arguments.table and arguments.quick == (arguments.data_dir is not None):
-        parser.error("give either --data-dir FOLDER or --quick")
-    return arguments
+    return parser
 
 
 def data(arguments: argparse.Namespace) -> tuple[Dataset, Dataset]:
@@ -296,13 +282,9 @@ def choices(out: Path) -> dict[str, dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = arguments_of(argv)
+    arguments, command = parsed(parser(), argv)
     out = arguments.out
     if not arguments.table:
-        out.mkdir(parents=True, exist_ok=True)
-        arguments.dense.mkdir(parents=True, exist_ok=True)
-        given = without_folders(sys.argv[1:] if argv is None else argv, FOLDERS)
-        command = " ".join(["python tools/pruning_results.py", *given])
         names = [n for n in arguments.settings if SETTINGS[n].model in arguments.models]
         with Workers(arguments.workers) as team:
             work = Work(*data(arguments), arguments.dense, team, arguments.quick, choices(out))

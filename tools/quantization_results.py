@@ -20,8 +20,6 @@ the engine (``tools/quantization_simulation.py``); images that they read differe
 from __future__ import annotations
 
 import argparse
-import sys
-import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,10 +30,11 @@ from experiments import (
     data_in_words,
     data_of,
     origin,
+    parsed,
+    parser_of,
     read,
     train_one_cycle,
     with_summary,
-    without_folders,
     write,
 )
 from quantization_simulation import compare_answers
@@ -47,7 +46,6 @@ from tinycompress.train import Workers, evaluate
 
 CALIBRATION = 1024
 NUMBERS = ("error", "loss", "bytes", "nonzero")
-FOLDERS = ("--data-dir", "--floats", "--out")
 
 
 @dataclass(frozen=True)
@@ -265,38 +263,21 @@ def table(out: Path, model: str) -> str:
     return "\n".join(lines)
 
 
-def arguments_of(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data-dir", type=Path, help="the four IDX files of MNIST")
-    parser.add_argument("--quick", action="store_true", help="with the sample of the package")
-    parser.add_argument("--select", action="store_true", help="choose hyperparameters")
-    parser.add_argument("--table", action="store_true", help="only print what the files say")
+def parser() -> argparse.ArgumentParser:
+    parser = parser_of(__doc__, "quantization", list(SETTINGS), "floats")
     parser.add_argument("--model", choices=["lenet-5", "article-cnn"], default="lenet-5")
-    parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=list(SETTINGS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, nargs=2, metavar=("FLOAT", "QAT"), default=(20, 10))
-    parser.add_argument("--out", type=Path, default=Path("results/quantization"))
-    floats = Path(tempfile.gettempdir()) / "tinycompress-floats"
-    parser.add_argument("--floats", type=Path, default=floats, help="where float models are kept")
-    arguments = parser.parse_args(argv)
-    if not arguments.table and arguments.quick == (arguments.data_dir is not None):
-        parser.error("give either --data-dir FOLDER or --quick")
-    return arguments
+    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = arguments_of(argv)
-    out = arguments.out
+    arguments, command = parsed(parser(), argv)
+    out, floats = arguments.out, arguments.floats
     if not arguments.table:
-        out.mkdir(parents=True, exist_ok=True)
-        floats = arguments.floats
-        floats.mkdir(parents=True, exist_ok=True)
-        given = sys.argv[1:] if argv is None else argv
-        given = without_folders(given, FOLDERS)
-        command = " ".join(["python tools/quantization_results.py", *given])
         epochs = (1, 1) if arguments.quick else tuple(arguments.epochs)
         choices = read(out / f"{arguments.model}-choices.json").get("chosen", {})
-        with Workers() as team:
+        with Workers(arguments.workers) as team:
             data = data_of(arguments.data_dir, arguments.select)
             work = Work(arguments.model, *data, epochs, out, floats, team, choices)
             if arguments.select:
