@@ -23,8 +23,12 @@ from tinycompress.compress.distill.learning import distill
 from tinycompress.compress.distill.losses import check_weights
 from tinycompress.compress.distill.objective import Teachers
 from tinycompress.compress.prune import GradualPruning, empty_dead_units
-from tinycompress.compress.prune.iterative import MakeOptimizer, MakeRates
-from tinycompress.compress.prune.ramp import Ramp
+from tinycompress.compress.prune.iterative import (
+    MakeOptimizer,
+    MakeRates,
+    check_functions,
+    refuse_ramps,
+)
 from tinycompress.compress.share import round_to_half, share_weights
 from tinycompress.data import Dataset, batch_count
 from tinycompress.optim.checks import count
@@ -97,7 +101,8 @@ def deep_compress(
     """
     sharing: dict[str, Any] = {"init": init, "skip": skip, "seed": seed}
     training = _Training(data, teacher, temperature, alpha, seed, workers, options)
-    _check_functions(
+    check_functions(
+        "deep_compress",
         optimizer=optimizer,
         rates=rates,
         share_optimizer=share_optimizer,
@@ -133,12 +138,6 @@ def deep_compress(
     if half:
         small = done("rounded", round_to_half(small))
     return Compressed(small, tuple(stages), layers_of(small))
-
-
-def _check_functions(**given: Any) -> None:
-    for name, function in given.items():
-        if function is not None and not callable(function):
-            raise TypeError(f"deep_compress: {name} must be a function, got {function!r}")
 
 
 def _check_lengths(epochs: int, share_epochs: int, teacher: Teachers | None) -> None:
@@ -185,11 +184,7 @@ class _Training:
                 f"deep_compress: there is no option {', '.join(map(repr, unknown))}; beside its "
                 f"arguments there are {', '.join(OPTIONS)}, and with a teacher {', '.join(TAUGHT)}"
             )
-        if any(isinstance(each, Ramp) for each in options.get("callbacks", ())):
-            raise ValueError(
-                "deep_compress prunes by itself: leave out callbacks that prune, and say how in "
-                "pruning={…}"
-            )
+        refuse_ramps("deep_compress", options.get("callbacks", ()))
         check_weights(temperature, alpha)
         self.data, self.teacher = data, teacher
         self.batch_size = options.get("batch_size", BATCH_SIZE)

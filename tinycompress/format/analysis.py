@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tinycompress.compress.share.report import entropy
 from tinycompress.format.huffman import code_lengths
 from tinycompress.format.relative import WIDEST, distances
 
@@ -90,9 +91,3 @@ def huffman_size(symbols: np.ndarray) -> int:
     """Bits of all codewords of these whole numbers ≥ 0, in their own Huffman code."""
     counts = np.bincount(symbols.astype(np.int64)) if symbols.size else np.zeros(1, np.int64)
     return int((counts * code_lengths(counts)).sum())
-
-
-def entropy(counts: np.ndarray) -> float:
-    """n H: the bits of n symbols of which so many occur, without a code that knows more of them."""
-    present = counts[counts > 0]
-    return float((present * np.log2(present.sum() / present)).sum()) if present.size else 0.0

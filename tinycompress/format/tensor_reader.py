@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycompress import nn
-from tinycompress.format.analysis import entropy
+from tinycompress.compress.share.report import entropy
 from tinycompress.format.codec import Cost
 from tinycompress.format.codecs import decode
 from tinycompress.format.cursor import Cursor

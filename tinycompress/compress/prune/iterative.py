@@ -135,6 +135,19 @@ def number_of_rounds(rounds: int | None, plan: GradualPruning) -> int:
     return int(rounds)
 
 
+def check_functions(who: str, **given: Any) -> None:
+    """Raise TypeError unless each is None or a function, which makes a new one for each run."""
+    for name, make in given.items():
+        if make is not None and not callable(make):
+            raise TypeError(f"{who}: {name} must be a function, called in each run, got {make!r}")
+
+
+def refuse_ramps(who: str, callbacks: Iterable[Any]) -> None:
+    """Raise ValueError where a callback prunes in a run that prunes already."""
+    if any(isinstance(each, Ramp) for each in callbacks):
+        raise ValueError(f"{who} prunes by itself: leave out callbacks that prune")
+
+
 def check_rounds(who: str, optimizer: Any, rates: Any, fit_options: Mapping[str, Any]) -> None:
     """Each round is a run of its own, with an optimizer and rates made anew; one checkpoint cannot
     hold them all.
@@ -143,13 +156,8 @@ def check_rounds(who: str, optimizer: Any, rates: Any, fit_options: Mapping[str,
         TypeError: ``optimizer`` or ``rates`` is no function.
         ValueError: an option of ``fit`` that is not for rounds.
     """
-    for name, make in (("optimizer", optimizer), ("rates", rates)):
-        if make is not None and not callable(make):
-            raise TypeError(
-                f"{who}: {name} must be a function that makes a new one in each round, got {make!r}"
-            )
-    if any(isinstance(c, Ramp) for c in fit_options.get("callbacks", ())):
-        raise ValueError(f"{who} prunes in each round by itself: leave out callbacks that prune")
+    check_functions(who, optimizer=optimizer, rates=rates)
+    refuse_ramps(who, fit_options.get("callbacks", ()))
     for name in ("checkpoint", "checkpoint_every", "resume", "schedule"):
         if fit_options.get(name):
             raise ValueError(

@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Self
 
 from tinycompress import nn
 from tinycompress.backend import on_device
+from tinycompress.compress.made import MadeConv2d, MadeLinear
 from tinycompress.compress.quantize.blocks import spread
 from tinycompress.compress.quantize.config import QuantConfig
 from tinycompress.compress.quantize.weights import (
@@ -24,10 +25,7 @@ from tinycompress.compress.quantize.weights import (
     dequantize_weight,
     quantize_weight,
 )
-from tinycompress.functional.layers import conv2d_chain, linear_chain
-from tinycompress.nn.fusion import Head
 from tinycompress.nn.skeleton import new_array, skeletons
-from tinycompress.ops import conv, linear
 from tinycompress.tensor import Tensor
 
 Size = int | tuple[int, int]
@@ -113,7 +111,7 @@ class QuantizedLayer(nn.Module):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
 
 
-class QuantizedLinear(QuantizedLayer):
+class QuantizedLinear(MadeLinear, QuantizedLayer):
     """``nn.Linear`` with codes for weights: x (..., in) → (..., out)."""
 
     float_type = nn.Linear
@@ -130,14 +128,8 @@ class QuantizedLinear(QuantizedLayer):
         super().__init__(layer, quantization)
         self.in_features, self.out_features = in_features, out_features
 
-    def forward(self, x: Any) -> Tensor:
-        return linear_chain(x, self.weight, self.bias, steps=())
 
-    def in_chain(self) -> Head:
-        return Head(linear_chain, linear.linear, self.weight, self.bias, {}, axes=2, windows=False)
-
-
-class QuantizedConv2d(QuantizedLayer):
+class QuantizedConv2d(MadeConv2d, QuantizedLayer):
     """``nn.Conv2d`` with codes for weights: x (N, C, H, W) → (N, O, oh, ow)."""
 
     float_type = nn.Conv2d
@@ -159,19 +151,4 @@ class QuantizedConv2d(QuantizedLayer):
                 in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
             )
         super().__init__(layer, quantization)
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = layer.kernel_size, layer.stride
-        self.padding, self.dilation = layer.padding, layer.dilation
-
-    def forward(self, x: Any) -> Tensor:
-        return conv2d_chain(x, self.weight, self.bias, steps=(), **self._geometry())
-
-    def in_chain(self) -> Head:
-        options = self._geometry()
-        return Head(
-            conv2d_chain, conv.conv2d, self.weight, self.bias, options, axes=4, windows=True
-        )
-
-    def _geometry(self) -> dict[str, Any]:
-        names = ("stride", "padding", "dilation", "groups")
-        return {name: getattr(self, name) for name in names}
+        self.like(layer)

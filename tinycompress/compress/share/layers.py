@@ -22,13 +22,11 @@ import numpy as np
 
 from tinycompress import nn
 from tinycompress.backend import device_of, on_device, to_device, to_numpy
+from tinycompress.compress.made import MadeConv2d, MadeLinear
 from tinycompress.compress.share.kmeans import kmeans_1d
 from tinycompress.functional.joining import gather
-from tinycompress.functional.layers import conv2d_chain, linear_chain
 from tinycompress.graph import no_grad
-from tinycompress.nn.fusion import Head
 from tinycompress.nn.skeleton import new_array, skeletons
-from tinycompress.ops import conv, linear
 from tinycompress.tensor import Tensor
 
 Size = int | tuple[int, int]
@@ -138,7 +136,7 @@ class SharedLayer(nn.Module):
         return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in arguments.items())})"
 
 
-class SharedLinear(SharedLayer):
+class SharedLinear(MadeLinear, SharedLayer):
     """``nn.Linear`` with shared weights: x (..., in) → (..., out)."""
 
     float_type = nn.Linear
@@ -149,14 +147,8 @@ class SharedLinear(SharedLayer):
         super().__init__(layer)
         self.in_features, self.out_features = in_features, out_features
 
-    def forward(self, x: Any) -> Tensor:
-        return linear_chain(x, self.weight, self.bias, steps=())
 
-    def in_chain(self) -> Head:
-        return Head(linear_chain, linear.linear, self.weight, self.bias, {}, axes=2, windows=False)
-
-
-class SharedConv2d(SharedLayer):
+class SharedConv2d(MadeConv2d, SharedLayer):
     """``nn.Conv2d`` with shared weights: x (N, C, H, W) → (N, O, oh, ow)."""
 
     float_type = nn.Conv2d
@@ -177,19 +169,4 @@ class SharedConv2d(SharedLayer):
                 in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias
             )
         super().__init__(layer)
-        self.in_channels, self.out_channels, self.groups = in_channels, out_channels, groups
-        self.kernel_size, self.stride = layer.kernel_size, layer.stride
-        self.padding, self.dilation = layer.padding, layer.dilation
-
-    def forward(self, x: Any) -> Tensor:
-        return conv2d_chain(x, self.weight, self.bias, steps=(), **self._geometry())
-
-    def in_chain(self) -> Head:
-        options = self._geometry()
-        return Head(
-            conv2d_chain, conv.conv2d, self.weight, self.bias, options, axes=4, windows=True
-        )
-
-    def _geometry(self) -> dict[str, Any]:
-        names = ("stride", "padding", "dilation", "groups")
-        return {name: getattr(self, name) for name in names}
+        self.like(layer)

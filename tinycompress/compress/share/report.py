@@ -20,6 +20,12 @@ from tinycompress.compress.share.layers import SharedLayer
 from tinycompress.tables import as_text, table_of
 
 
+def entropy(counts: np.ndarray) -> float:
+    """n H: the bits of n symbols of which so many occur, without a code that knows more of them."""
+    present = counts[counts > 0]
+    return float((present * np.log2(present.sum() / present)).sum()) if present.size else 0.0
+
+
 @dataclass(frozen=True)
 class LayerCodebook:
     """One layer.
@@ -51,9 +57,7 @@ class LayerCodebook:
     @property
     def entropy(self) -> float:
         """Bits for each weight that is not pruned, at least."""
-        counts = np.array([n for n in self.counts if n])
-        shares = counts / max(counts.sum(), 1)
-        return float((shares * np.log2(1 / shares)).sum())
+        return entropy(np.array(self.counts, np.int64)) / max(sum(self.counts), 1)
 
 
 @dataclass(frozen=True)
