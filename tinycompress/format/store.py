@@ -84,8 +84,8 @@ def save(model: nn.Module, path: StrPath) -> int:
     Values and dtypes are kept to the bit, and pruning masks. A layer that stands in two places
     comes back as two layers that share their parameters. Not kept: whether parameters are
     frozen, training mode, hooks. Each tensor is written by the codec that makes it smallest
-    (``codecs.py``): float weights take 4 bytes each, zeros among them a bit, quantized weights
-    their number of bits. The same model gives the same bytes.
+    (``codecs.py``): float weights take 4 bytes each, zeros among them a bit or less, quantized
+    weights their number of bits or less. The same model gives the same bytes.
 
     Args:
         model: any of ``tinycompress.models``, any network of ``nn`` layers, quantized layers
