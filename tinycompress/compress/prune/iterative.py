@@ -139,7 +139,9 @@ def check_functions(who: str, **given: Any) -> None:
     """Raise TypeError unless each is None or a function, which makes a new one for each run."""
     for name, make in given.items():
         if make is not None and not callable(make):
-            raise TypeError(f"{who}: {name} must be a function, called in each run, got {make!r}")
+            raise TypeError(
+                f"{who}: {name} must be a function that is called in each run, got {make!r}"
+            )
 
 
 def refuse_ramps(who: str, callbacks: Iterable[Any]) -> None:
