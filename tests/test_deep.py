@@ -9,7 +9,7 @@ import pytest
 import tinycompress as tc
 from tinycompress import nn, optim
 from tinycompress.compress.prune import GradualPruning
-from tinycompress.compress.share import SharedLayer
+from tinycompress.compress.share import SharedLayer, round_to_half
 from tinycompress.data import Dataset
 from tinycompress.format import to_bytes
 
@@ -148,6 +148,15 @@ def test_a_skipped_layer_stays_dense_and_in_floats(model, data):
     assert len(np.unique(found.model.conv.weight.data)) == 54
     assert [stage.name for stage in found.stages] == STAGES[:4]
     assert {layer.name for layer in found.layers} == {"fc1", "fc2"}
+
+
+def test_biases_of_few_bits(model, data):
+    found = compress(model, data, epochs=0, share_epochs=0, bias_bits=2)
+    assert found.stages[-1].name == "rounded"
+    half, coarse = (round_to_half(found.model, bits) for bits in (11, 2))
+    assert half.fc1.bias.data.tobytes() == coarse.fc1.bias.data.tobytes()
+    mantissas = np.frexp(found.model.fc1.bias.data)[0]
+    assert {0.5, 0.75} <= set(np.abs(mantissas)) <= {0, 0.5, 0.75}
 
 
 def test_without_training_it_is_one_shot(model, data):
@@ -370,6 +379,8 @@ REFUSED = {
     "a teacher without lessons": (
         {"teacher": network(), "epochs": 0, "share_epochs": 0}, ValueError, "nothing is trained",
     ),
+    "more bits than there are": ({"bias_bits": 12}, ValueError, "bias_bits = 12"),
+    "rounded and not": ({"bias_bits": 5, "half": False}, ValueError, "half=False says not to"),
     "a set of two": ({"validate": (1, 2)}, TypeError, "tc.data.Dataset"),
 }  # fmt: skip
 

@@ -30,6 +30,7 @@ from tinycompress.compress.prune.iterative import (
     refuse_ramps,
 )
 from tinycompress.compress.share import round_to_half, share_weights
+from tinycompress.compress.share.half import HALF_BITS, check_bias_bits
 from tinycompress.data import Dataset, batch_count
 from tinycompress.optim.checks import count
 from tinycompress.report import check_data
@@ -62,6 +63,7 @@ def deep_compress(
     share_rates: MakeRates | None = None,
     validate: Dataset | None = None,
     half: bool = True,
+    bias_bits: int = HALF_BITS,
     report: Callable[[Stage], None] | None = None,
     seed: int = 0,
     workers: Workers | int | None = None,
@@ -89,6 +91,7 @@ def deep_compress(
             the sum of many, so that rates for Adam suit, and those for SGD must be small.
         validate: what each stage's error and loss are measured on; None: on nothing.
         half: round what the file keeps as floats to float16.
+        bias_bits: how many significant bits of a bias are kept, 1 … 11, the 11 of float16.
         report: called with each stage as soon as it is done.
         seed: of the order of images and of what is drawn at random.
         workers: as for :func:`tinycompress.fit`.
@@ -112,6 +115,9 @@ def deep_compress(
     _check_lengths(epochs, share_epochs, teacher)
     if validate is not None:
         check_data("deep_compress", validate)
+    check_bias_bits("deep_compress", bias_bits)
+    if bias_bits != HALF_BITS and not half:
+        raise ValueError(f"deep_compress: bias_bits={bias_bits} rounds, and half=False says not to")
     plan = _plan(model, sparsity, pruning, {"data": data, "skip": skip, "seed": seed})
     share_weights(model, bits, **sharing)  # what it refuses, it refuses now
 
@@ -136,7 +142,7 @@ def deep_compress(
         small = training.run(small, share_epochs, share_optimizer, share_rates)
         done("fine-tuned", small)
     if half:
-        small = done("rounded", round_to_half(small))
+        small = done("rounded", round_to_half(small, bias_bits))
     return Compressed(small, tuple(stages), layers_of(small))
 
 

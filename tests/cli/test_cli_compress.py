@@ -76,6 +76,11 @@ def test_numbers_are_rounded_to_two_bytes_unless_they_are_not(run, model_file):
         assert (codebook == codebook.astype(np.float16)).all() == rounded
 
 
+def test_biases_keep_as_many_bits_as_they_are_given(run, model_file):
+    run("compress", model_file, "--bias-bits", 1, "-o", "c.tcz", *SHOT)
+    assert set(np.abs(np.frexp(tc.load("c.tcz").fc.bias.data)[0])) <= {0, 0.5}
+
+
 @pytest.mark.parametrize("init", ["density", "random"])
 def test_where_codebooks_start(init, run, model_file):
     run("compress", model_file, "--scope", "local", "--init", init, "-o", "c.tcz", *SHOT)
@@ -120,6 +125,8 @@ def test_a_teacher_is_listened_to(run, model_file, digits):
         (("--lr", 0), "must be > 0"),
         (("--share-lr", 0), "must be > 0"),
         (("--temperature", 0), "temperature"),
+        (("--bias-bits", 12), "--bias-bits"),
+        (("--bias-bits", 5, "--no-half"), "leave out --no-half"),
         (("--keep-zeros", "--sparsity", 0.5), "leave it out"),
         (("--keep-zeros", "--layer", "fc=0.5"), "leave out"),
         (("--keep-zeros", "--scope", "local"), "leave it out"),

@@ -16,6 +16,7 @@ from tinycompress.cli.recipe import CLIP_NORM, check_rate, optimizer_for, rates_
 from tinycompress.compress.distill.losses import check_weights
 from tinycompress.compress.prune.amounts import by_layer, check_sparsity
 from tinycompress.compress.prune.layers import prunable_weights
+from tinycompress.compress.share.half import HALF_BITS
 from tinycompress.compress.share.model import MAX_BITS
 from tinycompress.format import load, save
 from tinycompress.stages import Stage
@@ -97,6 +98,16 @@ def compress(
             rich_help_panel=LAYERS,
         ),
     ] = False,
+    bias_bits: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Significant bits that a bias keeps.",
+            min=1,
+            max=HALF_BITS,
+            rich_help_panel=LAYERS,
+        ),
+    ] = HALF_BITS,
     epochs: Annotated[
         int,
         typer.Option(
@@ -190,6 +201,8 @@ def compress(
         if given[0]:
             why = "has a share to prune, and --keep-zeros prunes nothing; leave out one of them"
             raise typer.BadParameter(why, param_hint="--layer")
+    if no_half:
+        common.refuse_if_given(context, ("bias_bits",), "rounds to few bits; leave out --no-half")
     if teacher and not (epochs or share_epochs):
         raise typer.BadParameter("teaches in training: give --epochs", param_hint="--teacher")
     model = load(file)
@@ -214,6 +227,7 @@ def compress(
         share_optimizer=partial(optim.Adam, lr=share_lr),
         validate=test_set,
         half=not no_half,
+        bias_bits=bias_bits,
         report=_tell,
         seed=seed,
         workers=workers,

@@ -1,5 +1,7 @@
 """Rounding to half: which numbers, how, and what becomes of centroids that meet."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, strategies as st
@@ -181,3 +183,57 @@ def test_a_shared_network_is_rounded_as_a_whole():
     half = round_to_half(tc.share_weights(small(), 4))
     assert all(is_half(p.data) for p in half.parameters())
     assert all(isinstance(m, SharedLayer) for m in (half.conv1, half.conv2, half.fc))
+
+
+@given(st.integers(1, 10), st.floats(-6e4, 6e4, width=32).filter(lambda v: abs(v) > 1e-4))
+def test_a_bias_keeps_so_many_bits(bits, value):
+    """It is the nearest among numbers of so many bits, counted here with whole numbers."""
+    layer = nn.Linear(1, 1)
+    layer.bias.data[...] = value
+    exact = float(layer.bias.data[0])
+    kept = float(round_to_half(layer, bits).bias.data[0])
+    whole, times = kept, 0  # kept is an odd number of at most `bits` bits, times a power of two
+    while whole != int(whole):
+        whole, times = whole * 2, times + 1
+    whole = abs(int(whole))
+    while whole and whole % 2 == 0:
+        whole //= 2
+    assert whole.bit_length() <= bits
+    assert abs(kept - exact) <= abs(exact) * 2.0**-bits
+
+
+def test_only_biases_keep_fewer_bits(device):
+    model, _ = mixed()
+    model.norm.bias.data[...] = np.linspace(0.1, 0.7, 4)
+    shared = tc.share_weights(model, 4, skip="head*").to(device)
+    half, coarse = round_to_half(shared), round_to_half(shared, bias_bits=3)
+    assert coarse.device.partition(":")[0] == device
+    changed = {
+        name
+        for name, array in coarse.state_dict().items()
+        if not np.array_equal(to_numpy(array), to_numpy(half.state_dict()[name]))
+    }
+    assert changed == {
+        name for name in half.state_dict() if name.endswith("bias") and "norm" not in name
+    }
+
+
+def test_fewer_bits_of_biases_are_fewer_bytes():
+    layer = nn.Linear(1, 500)
+    layer.bias.data[...] = np.random.default_rng(0).normal(size=500)
+    sizes = [len(to_bytes(round_to_half(layer, bits))) for bits in (11, 8, 5, 2)]
+    for more, fewer in pairwise(sizes):
+        assert more - fewer >= 500 * 3 / 8 - 10
+
+
+@pytest.mark.parametrize(
+    ("bits", "error", "message"),
+    [
+        (0, ValueError, "bias_bits must be an integer ≥ 1, got 0"),
+        (12, ValueError, "bias_bits = 12, but float16 has 11 significant bits"),
+        (2.0, TypeError, "bias_bits must be an integer, got 2.0"),
+    ],
+)
+def test_bits_that_are_none(bits, error, message):
+    with pytest.raises(error, match=message):
+        round_to_half(small(), bits)

@@ -5,6 +5,9 @@ float16 they have 11 significant bits instead of 24, and take 2 bytes instead of
 rounded (to the nearest, ties to even) and keep their dtype: computing stays as it is, and the file
 format finds out by itself that the other half of each is empty.
 
+In a network of few weights biases are many, and 11 bits more than they need. ``bias_bits`` says how
+many significant ones they keep, that is, of m in ±m · 2^e with ½ ≤ m < 1.
+
 Centroids that become equal become one, and one that becomes 0 becomes the zero. Those that no
 weight has go; those that are left are sorted again, as training may have changed their order.
 """
@@ -19,25 +22,36 @@ from tinycompress import nn
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
 from tinycompress.compress.quantize.checks import check_model, label_of
 from tinycompress.compress.share.layers import SharedLayer
+from tinycompress.optim.checks import count
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.LayerNorm)
 
 
-def round_to_half(model: nn.Module) -> nn.Module:
+HALF_BITS = 11
+"""Significant bits of float16."""
+
+
+def round_to_half(model: nn.Module, bias_bits: int = HALF_BITS) -> nn.Module:
     """A copy of ``model`` whose codebooks, biases and norms hold numbers that float16 has.
 
     Weights that are not shared stay as they are, and so do the scales of quantized layers.
 
     Args:
         model: usually with shared weights; it is not changed.
+        bias_bits: how many significant bits of a bias are kept, 1 … 11; those of norms keep 11.
 
     Raises:
         ValueError: a number is too large for float16, whose largest is 65,504; all layers with one
-            are named.
+            are named. ``bias_bits`` is out of range.
         TypeError: ``model`` is no module.
     """
     check_model("round_to_half", model)
+    check_bias_bits("round_to_half", bias_bits)
     new = model.copy()
+    for module in new.modules():
+        bias = module._parameters.get("bias")
+        if bias is not None and not isinstance(module, NORMS):
+            _keep_bits(bias.data, bias_bits)
     held = [name for name, array in _numbers(new) if not _round(array)]
     if held:
         raise ValueError(
@@ -59,6 +73,21 @@ def _numbers(model: nn.Module) -> Iterator[tuple[str, Array]]:
         for key, buffer in module._buffers.items():
             if every and buffer is not None and buffer.dtype.kind == "f":
                 yield f"{label}: {key}", buffer
+
+
+def check_bias_bits(who: str, bits: int) -> None:
+    if count(f"{who}: bias_bits", bits, least=1) > HALF_BITS:
+        raise ValueError(f"{who}: bias_bits = {bits}, but float16 has {HALF_BITS} significant bits")
+
+
+def _keep_bits(array: Array, bits: int) -> None:
+    """Round in place to so many significant bits."""
+    xp = array_module(array)
+    if bits == HALF_BITS or array.dtype.kind != "f":
+        return
+    with on_device(array):
+        mantissa, exponent = xp.frexp(array)
+        array[...] = xp.ldexp(xp.rint(xp.ldexp(mantissa, bits)), exponent - bits)
 
 
 def _round(array: Array) -> bool:
