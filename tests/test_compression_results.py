@@ -119,16 +119,50 @@ def test_every_setting_says_what_it_is(name):
     assert ("plain" in name) == ("as they are" in setting.what)
 
 
-def test_a_setting_is_what_is_asked_for(folder, monkeypatch):
-    """Sparsity, bits, teacher and shifts go where they belong."""
-    asked = {}
-    monkeypatch.setattr(tc, "deep_compress", lambda model, data, **how: asked.update(how))
+TRIED = {
+    "taught": settings.Setting("lenet-300-100", 0.98, 4, 1, 1, taught=True, shift=1, bias_bits=5),
+    "plain": settings.Setting("lenet-300-100", 0.98, 4, 1, 1, shift=0, lr=4e-3),
+    "on": settings.Setting("lenet-300-100", 0.99, 3, 1, 1, after="plain", shift=0),
+}
+
+
+@pytest.fixture
+def work(folder, tmp_path, monkeypatch):
+    """What runs of these settings have; dense networks are there already."""
+    for name, setting in TRIED.items():
+        monkeypatch.setitem(settings.SETTINGS, name, setting)
     train, test = tc.data.mnist()
-    work = settings.Work(train.take(200), test, folder, tc.train.Workers(1), quick=True)
-    work.compress(settings.SETTINGS["lenet-300-100-98-taught"], 3)
+    return settings.Work(train.take(200), test, tmp_path, tc.train.Workers(1), quick=True)
+
+
+def test_a_setting_is_what_is_asked_for(work, monkeypatch):
+    """Sparsity, bits, teacher, rates and shifts go where they belong."""
+    asked, rates = {}, []
+    compressed = tc.deep_compress
+
+    def spy(model, data, **how):
+        asked.update(how)
+        rates.append(how["optimizer"]([nn.Parameter([1.0])]).param_groups[0]["lr"])
+        return compressed(model, data, **how | {"epochs": 0, "share_epochs": 0, "teacher": None})
+
+    monkeypatch.setattr(tc, "deep_compress", spy)
+    work.compress("taught", 3)
     assert (asked["sparsity"], asked["bits"], asked["seed"]) == (0.98, 4, 1003)
     assert isinstance(asked["teacher"], nn.Module)
-    assert asked["augment"].pixels == 1
-    work.compress(settings.SETTINGS["lenet-300-100-98-plain"], 3)
-    assert asked["teacher"] is None
-    assert asked["augment"] is None
+    assert (asked["augment"].pixels, asked["bias_bits"]) == (1, 5)
+    work.compress("plain", 3)
+    assert (asked["teacher"], asked["augment"], asked["bias_bits"]) == (None, None, 11)
+    assert rates == [settings.RATES["lenet-300-100"], 4e-3]
+
+
+def test_a_setting_goes_on_from_what_another_pruned(work):
+    """Zeros of the first are zeros of the second, which is made when it is first asked for."""
+    compressed = work.compress("on", 0)
+    assert work.thin("plain", 0).exists()
+    before, after = tc.load(work.thin("plain", 0)), tc.load(work.thin("on", 0))
+    assert tc.sparsity_report(before).sparsity == pytest.approx(0.98, abs=1e-4)
+    assert tc.sparsity_report(after).sparsity == pytest.approx(0.99, abs=1e-4)
+    for name in ("fc1", "fc2", "fc3"):
+        zero = before.get_submodule(name).weight.data == 0
+        assert not after.get_submodule(name).weight.data[zero].any()
+        assert not compressed.model.get_submodule(name).weight.data[zero].any()

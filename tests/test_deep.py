@@ -150,6 +150,20 @@ def test_a_skipped_layer_stays_dense_and_in_floats(model, data):
     assert {layer.name for layer in found.layers} == {"fc1", "fc2"}
 
 
+def test_what_was_pruned_is_there_to_go_on_from(model, data):
+    """To other bits without pruning anew, and further."""
+    found = compress(model, data, sparsity=0.8)
+    assert found["pruned"].zeros == tc.sparsity_report(found.pruned).zeros
+    again = compress(found.pruned, data, sparsity=None, epochs=0)
+    assert again["fine-tuned"].zeros == found["fine-tuned"].zeros
+    for name, array in found.model.state_dict().items():
+        np.testing.assert_array_equal(again.model.state_dict()[name], array)
+    fewer = compress(found.pruned, data, sparsity=0.9, pruning={"initial": 0.8})
+    zero = found.pruned.fc1.weight.data == 0
+    assert not fewer.pruned.fc1.weight.data[zero].any()
+    assert fewer["pruned"].zeros > found["pruned"].zeros
+
+
 def test_biases_of_few_bits(model, data):
     found = compress(model, data, epochs=0, share_epochs=0, bias_bits=2)
     assert found.stages[-1].name == "rounded"

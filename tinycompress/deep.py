@@ -136,14 +136,14 @@ def deep_compress(
     elif plan is not None:
         plan.prune(thin, 1.0)
     done("pruned", thin)
-    thin = done("emptied", empty_dead_units(thin, data))
-    small = done("shared", share_weights(thin, bits, **sharing))
+    lean = done("emptied", empty_dead_units(thin, data))
+    small = done("shared", share_weights(lean, bits, **sharing))
     if share_epochs:
         small = training.run(small, share_epochs, share_optimizer, share_rates)
         done("fine-tuned", small)
     if half:
         small = done("rounded", round_to_half(small, bias_bits))
-    return Compressed(small, tuple(stages), layers_of(small))
+    return Compressed(small, tuple(stages), layers_of(small), thin)
 
 
 def _check_lengths(epochs: int, share_epochs: int, teacher: Teachers | None) -> None:

@@ -151,11 +151,14 @@ class Compressed:
         model: as the last stage left it.
         stages: all of them, in order.
         layers: what is left of each layer with shared weights, and in how many bits.
+        pruned: the pruned network with floats for weights, to go on from: to other bits, or to a
+            sparsity that is higher.
     """
 
     model: Module
     stages: tuple[Stage, ...]
     layers: tuple[SharedCosts, ...]
+    pruned: Module
 
     @property
     def bytes(self) -> int:
@@ -174,7 +177,7 @@ class Compressed:
         raise KeyError(f"there is no stage {name!r}: {', '.join(s.name for s in self.stages)}")
 
     def to_dict(self) -> dict[str, Any]:
-        """All but the model, as JSON values."""
+        """All but the models, as JSON values."""
         return {
             "ratio": self.ratio,
             "stages": [stage.to_dict() for stage in self.stages],

@@ -51,9 +51,9 @@ NUMBERS = ("error", "more", "dense error", "loss", "bytes", "ratio", "sparsity",
 def measure(work: Work, out: Path, seed: int, name: str) -> dict[str, Any]:
     """One compressed network, from its file."""
     setting = SETTINGS[name]
-    dense = work.dense(setting.model, seed, setting.shifted).eval()
+    dense = work.dense(setting.model, seed, setting.pixels > 0).eval()
     began = time.perf_counter()
-    compressed = work.compress(setting, seed)
+    compressed = work.compress(name, seed)
     spent = time.perf_counter() - began
     path = work.kept / f"{name}-{len(work.train)}-seed{seed}.tcz"
     size = tc.save(compressed.model, path)

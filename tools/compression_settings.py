@@ -2,7 +2,8 @@
 
 A setting is a network, a sparsity and a number of bits; all of them go the whole way of
 ``tc.deep_compress`` from the dense network of the same seed, with the recipe of their network. Some
-learn from a teacher on the way, which is an ensemble of dense networks of other seeds.
+learn from a teacher on the way, which is an ensemble of dense networks of other seeds. Those far
+along the curve do not begin anew: they prune on from the pruned network of a setting before them.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from tinycompress.train import Workers
 LENET300, LENET5 = "lenet-300-100", "lenet-5"
 
 SHIFT = {LENET300: 1, LENET5: 2}
-"""By up to how many pixels training images are shifted."""
+"""By up to how many pixels the images of dense networks are shifted."""
 
 RATES = {LENET300: 2e-3, LENET5: 2e-3}
 DENSE_EPOCHS = 12
@@ -46,8 +47,13 @@ class Setting:
         sparsity: of all weights together.
         bits: of a code, for each weight that is left.
         epochs, share_epochs: of training while weights are pruned, and of the codebooks.
-        shifted: whether training images are shifted, for the dense network as well.
+        shift: by up to how many pixels training images are shifted; 0: nor are those of the dense
+            network. None: as for the dense network.
         taught: whether a teacher helps.
+        after: the setting whose pruned network is pruned on; None: begin with the dense network.
+        importance: how weights are ranked.
+        lr: largest rate of Adam while weights are pruned; None: the dense network's.
+        bias_bits: significant bits of biases.
         end: the share of the first training in which weights are pruned.
         seeds: how many are reported.
     """
@@ -57,24 +63,40 @@ class Setting:
     bits: int
     epochs: int
     share_epochs: int
-    shifted: bool = True
+    shift: int | None = None
     taught: bool = False
+    after: str | None = None
+    importance: str = "magnitude"
+    lr: float | None = None
+    bias_bits: int = 11
     end: float = 0.6
     seeds: int = 5
 
     @property
+    def pixels(self) -> int:
+        return SHIFT[self.model] if self.shift is None else self.shift
+
+    @property
+    def rate(self) -> float:
+        return self.lr or RATES[self.model]
+
+    @property
     def what(self) -> str:
         """In words."""
+        begin = f"from the pruned network of {self.after}, " if self.after else ""
+        by = "" if self.importance == "magnitude" else f" by {self.importance}"
+        images = f"images shifted by {self.pixels}" if self.pixels else "images as they are"
+        biases = "" if self.bias_bits == 11 else f", {self.bias_bits}-bit biases"
         teacher = ", with a teacher" if self.taught else ""
-        images = "shifted images" if self.shifted else "images as they are"
         return (
-            f"{self.sparsity:.1%} of the weights pruned in {self.epochs} epochs, {self.bits}-bit "
-            f"codes trained for {self.share_epochs}, {images}{teacher}"
+            f"{begin}{self.sparsity:.1%} of the weights pruned{by} in {self.epochs} epochs at a "
+            f"rate of {self.rate:g}, {self.bits}-bit codes trained for {self.share_epochs}"
+            f"{biases}, {images}{teacher}"
         )
 
     @property
     def seconds(self) -> float:
-        """About how long one seed takes on two cores, the dense network not counted."""
+        """About how long one seed takes on two cores, what it begins with not counted."""
         return SECONDS[self.model] * (self.epochs + self.share_epochs) * (1.5 if self.taught else 1)
 
 
@@ -115,20 +137,39 @@ class Work:
         seeds = range(FIRST_TEACHER, FIRST_TEACHER + TEACHERS)
         return Ensemble([self.dense(kind, seed, shifted).eval() for seed in seeds])
 
-    def compress(self, setting: Setting, seed: int) -> Compressed:
-        """The whole chain."""
-        kind, shift = setting.model, SHIFT[setting.model]
-        return tc.deep_compress(
-            self.dense(kind, seed, setting.shifted), self.train,
-            sparsity=setting.sparsity, bits=setting.bits,
+    def pruned(self, name: str, seed: int) -> nn.Module:
+        """The network of this setting before its weights are shared, with all its masks."""
+        path = self.thin(name, seed)
+        if not path.exists():
+            self.compress(name, seed)
+        return tc.load(path).train()
+
+    def thin(self, name: str, seed: int) -> Path:
+        return self.kept / f"{name}-{len(self.train)}-pruned-seed{seed}.tcz"
+
+    def compress(self, name: str, seed: int) -> Compressed:
+        """The whole chain; what was pruned is kept for settings that go on from it."""
+        setting = SETTINGS[name]
+        kind, shifted = setting.model, setting.pixels > 0
+        pruning: dict[str, Any] = {"end": setting.end, "importance": setting.importance}
+        if setting.after:
+            thin = self.pruned(setting.after, seed)
+            pruning["initial"] = SETTINGS[setting.after].sparsity
+        else:
+            thin = self.dense(kind, seed, shifted)
+        compressed = tc.deep_compress(
+            thin, self.train,
+            sparsity=setting.sparsity, bits=setting.bits, bias_bits=setting.bias_bits,
             epochs=self.epochs(setting.epochs), share_epochs=self.epochs(setting.share_epochs),
-            pruning={"end": setting.end},
-            optimizer=lambda parameters: optim.Adam(parameters, lr=RATES[kind]),
+            pruning=pruning,
+            optimizer=lambda parameters: optim.Adam(parameters, lr=setting.rate),
             share_optimizer=lambda parameters: optim.Adam(parameters, lr=RATES[kind] / 4),
-            teacher=self.teacher(kind, setting.shifted) if setting.taught else None,
-            augment=RandomShift(shift) if setting.shifted else None,
+            teacher=self.teacher(kind, shifted) if setting.taught else None,
+            augment=RandomShift(setting.pixels) if shifted else None,
             clip_grad_norm=2.0, seed=seed + 1000, workers=self.team,
         )  # fmt: skip
+        tc.save(compressed.pruned, self.thin(name, seed))
+        return compressed
 
 
 def stages_of(compressed: Compressed) -> list[dict[str, Any]]:
@@ -141,7 +182,7 @@ def curve(
     model: str, points: Mapping[float, int], epochs: int, share_epochs: int, **more: Any
 ) -> dict[str, Setting]:
     """Settings at these sparsities, each with a number of bits; ``more`` are other fields."""
-    words = "" if more.get("shifted", True) else "-plain"
+    words = "-plain" if more.get("shift") == 0 else ""
     words += "-taught" if more.get("taught") else ""
     return {
         f"{model}-{sparsity * 100:g}{words}": Setting(
@@ -151,13 +192,29 @@ def curve(
     }
 
 
+def descent(
+    model: str, points: Mapping[float, int], first: int, then: int, share_epochs: int, **more: Any
+) -> dict[str, Setting]:
+    """The same, each beginning with the pruned network of the one before it.
+
+    Args:
+        first: epochs of the first of them.
+        then: of all others.
+    """
+    found: dict[str, Setting] = {}
+    for sparsity, bits in points.items():
+        after = next(reversed(found), None)
+        epochs = first if after is None else then
+        found |= curve(model, {sparsity: bits}, epochs, share_epochs, after=after, **more)
+    return found
+
+
+LONG: dict[str, Any] = {"shift": 1, "bias_bits": 5, "seeds": 3}
+
 SETTINGS: dict[str, Setting] = {
     **curve(LENET300, {0.92: 5, 0.95: 5}, 30, 6),
-    **curve(LENET300, {0.98: 4, 0.985: 4, 0.99: 4}, 60, 10, seeds=3),
-    **curve(LENET300, {0.98: 4}, 60, 10, shifted=False, seeds=3),
-    **curve(LENET300, {0.98: 4}, 60, 10, taught=True, seeds=3),
     **curve(LENET5, {0.92: 5, 0.95: 5}, 10, 4),
-    **curve(LENET5, {0.99: 4, 0.995: 4}, 30, 6, seeds=3),
-    **curve(LENET5, {0.99: 4}, 30, 6, taught=True, seeds=3),
+    **descent(LENET300, {0.98: 4, 0.985: 4, 0.99: 4}, 60, 20, 6, **LONG),
+    **descent(LENET5, {0.99: 4, 0.993: 4, 0.996: 4}, 20, 10, 4, lr=4e-3, **LONG),
 }
 """In the order in which they are run."""
