@@ -28,7 +28,7 @@ from tinycompress import models, optim
 FOLDER = Path("docs/images")
 MEASURED = Path("results/pruning/lenet-300-100-criteria.json")
 SIZE = (7.0, 3.2)  # inches
-CRITERIA = ("magnitude", "l2", "taylor", "gradient", "snip", "random")
+CRITERIA = ("magnitude", "l2", "lamp", "taylor", "gradient", "snip", "random")
 SPARSITIES = (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.98)
 
 

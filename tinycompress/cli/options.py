@@ -65,6 +65,7 @@ class WeightObserverName(StrEnum):
 class ImportanceName(StrEnum):
     magnitude = "magnitude"
     l2 = "l2"
+    lamp = "lamp"
     gradient = "gradient"
     taylor = "taylor"
     snip = "snip"

@@ -39,7 +39,7 @@ def small_data(n=24):
 
 
 LAYERS = ("conv1", "conv2", "fc1", "fc2")
-IMPORTANCES = ("magnitude", "l2", "gradient", "taylor", "snip", "random")
+IMPORTANCES = ("magnitude", "l2", "lamp", "gradient", "taylor", "snip", "random")
 
 
 def weights_of(model):

@@ -173,7 +173,7 @@ def test_arrays_that_do_not_fit_are_refused():
         ("movement", r"importance 'movement' adds up −w·g while .* callbacks=.MovementPruning"),
         ("batch_norm", r"importance 'batch_norm' ranks channels: give structure=.channel."),
         ("geometric_median", "importance 'geometric_median' ranks channels"),
-        ("size", "importance must be one of 'magnitude', 'l2', 'gradient', 'taylor', 'snip', 'ra"),
+        ("size", "importance must be one of 'magnitude', 'l2', 'lamp', 'gradient', 'taylor'"),
         (7, "importance must be one of .* got 7"),
     ],
 )

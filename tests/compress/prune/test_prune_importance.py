@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
+from hypothesis.extra import numpy as hnp
 
 from tinycompress import functional as F, nn
 from tinycompress.backend import to_device, to_numpy
-from tinycompress.compress.prune import gradient, magnitude, prune, random, taylor
+from tinycompress.compress.prune import gradient, lamp, magnitude, prune, random, taylor
 from tinycompress.compress.prune.gradients import mean_gradients
 from tinycompress.compress.prune.importance import criterion
 from tinycompress.data import Dataset
@@ -24,6 +26,34 @@ def test_criteria_are_what_their_names_say(arrays):
     np.testing.assert_array_equal(to_numpy(magnitude(w, g)), np.abs(W))
     np.testing.assert_array_equal(to_numpy(gradient(w, g)), np.abs(G))
     np.testing.assert_array_equal(to_numpy(taylor(w, g)), np.abs(W * G))
+
+
+def slow_lamp(w):
+    """From the definition, one weight after the other; the first of equal ones goes first."""
+    flat = [(float(v) ** 2, i) for i, v in enumerate(w.ravel())]
+    found = [square / (sum(s for s, j in flat if (s, j) >= (square, i)) or 1) for square, i in flat]
+    return np.array(found).reshape(w.shape)
+
+
+@given(hnp.arrays(np.float32, (3, 4), elements=st.sampled_from([0, -0.5, 0.5, 1, -2, 1e-3, 3e4])))
+def test_lamp_is_a_share_of_what_would_be_left(w):
+    found = lamp(w)
+    np.testing.assert_allclose(found, slow_lamp(w), rtol=1e-12)
+    assert found.max() == (1 if w.any() else 0)
+
+
+def test_lamp_ranks_a_layer_by_magnitude_and_empties_none(arrays):
+    w, _ = arrays
+    order = np.argsort(to_numpy(lamp(w)), axis=None)
+    np.testing.assert_array_equal(order, np.argsort(np.abs(to_numpy(w)), axis=None))
+    model = nn.Sequential({"small": nn.Linear(4, 3), "large": nn.Linear(3, 40)})
+    model.get_submodule("small").weight.data *= 1e-3
+    left = {
+        kind: np.count_nonzero(prune(model, 0.9, kind).get_submodule("small").weight.data)
+        for kind in ("magnitude", "lamp")
+    }
+    assert left["magnitude"] == 1  # the one that always stays
+    assert left["lamp"] > 1
 
 
 def test_random_follows_its_seed_alone(arrays):

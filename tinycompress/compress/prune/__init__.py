@@ -19,6 +19,7 @@ from tinycompress.compress.prune.gradual import GradualPruning as GradualPruning
 from tinycompress.compress.prune.importance import (
     gradient as gradient,
     l2 as l2,
+    lamp as lamp,
     magnitude as magnitude,
     random as random,
     snip as snip,

@@ -8,10 +8,15 @@ Magnitude takes every derivative to be alike, gradient every weight.
     name          of a weight    of a unit of several      source
     "magnitude"   |w|            Σ |w|, the 1-norm         Han et al. 2015, arXiv:1506.02626
     "l2"          |w|            √(Σ w²), the 2-norm       He et al. 2018, arXiv:1808.06866
+    "lamp"        w² / Σ v²      Σ of these                Lee et al. 2021, arXiv:2010.07611
     "gradient"    |g|            Σ |g|
     "taylor"      |w·g|          Σ |w·g|                   Molchanov et al. 2017, arXiv:1611.06440
     "snip"        |w·g| / Σ|w·g| Σ of these                Lee et al. 2019, arXiv:1810.02340
     "random"      a random u     the u of its first one
+
+LAMP looks at the whole layer: v are its weights that are not smaller than w, w among them. So what
+is compared is the share of a weight in what would be left of its layer if it went last: within a
+layer the order is that of magnitude, and the largest weight of each has 1, so none is emptied.
 
 SNIP is Taylor's formula at another time: before training, on one batch, as a step of training sees
 it. Its derivative is that by a factor c on the weight, ``∂L(c·w)/∂c = w·g`` at c = 1; divided by
@@ -42,6 +47,21 @@ def magnitude(w: Array, g: Array | None = None) -> Array:
 def l2(w: Array, g: Array | None = None) -> Array:
     """``|w|``; of a unit of several weights the root of the sum of squares."""
     return array_module(w).abs(w)
+
+
+def lamp(w: Array, g: Array | None = None) -> Array:
+    """``w² / Σ v²`` over the v of this layer with ``v² ≥ w²``, as float64; 0 where w is 0.
+
+    Of equal weights, those that come first have the smaller importance.
+    """
+    xp = array_module(w)
+    squares = w.astype(np.float64).ravel() ** 2
+    order = xp.argsort(squares, kind="stable")
+    ascending = squares[order]
+    left = xp.cumsum(ascending[::-1])[::-1]
+    importance = xp.empty_like(squares)
+    importance[order] = ascending / xp.where(left > 0, left, 1)
+    return importance.reshape(w.shape)
 
 
 def gradient(w: Array, g: Array) -> Array:
@@ -94,6 +114,7 @@ class Criterion:
 CRITERIA: dict[str, Criterion] = {
     "magnitude": Criterion(magnitude, "unused"),
     "l2": Criterion(l2, "unused", "norm"),
+    "lamp": Criterion(lamp, "unused"),
     "gradient": Criterion(gradient, "required"),
     "taylor": Criterion(taylor, "required"),
     "snip": Criterion(snip, "batch", normalized=True),
