@@ -64,8 +64,8 @@ def prune(
             pattern, ``{"fc1": 0.9, "features.*": 0.5}``, the other layers being left as they are.
             With a structure n:m it is 1 − n/m, and may be left out.
         importance: "magnitude" |w|, "l2", "lamp", "gradient" |g|, "taylor" |w·g|, "snip" (before
-            training), "random", or a function ``(w, g) -> array of w's shape``, larger where the weight is
-            needed more; ``g`` is None without ``data``. Or such arrays, by layer. See
+            training), "random", or a function ``(w, g) -> array of w's shape``, larger where the
+            weight is needed more; ``g`` is None without ``data``. Or such arrays, by layer. See
             ``importance.py``. For channels also "batch_norm" and "geometric_median".
         scope: "global" ranks the weights of all layers together; "local" prunes each layer by the
             same share. Without effect where ``sparsity`` names layers.
