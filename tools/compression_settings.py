@@ -53,6 +53,7 @@ class Setting:
         after: the setting whose pruned network is pruned on; None: begin with the dense network.
         importance: how weights are ranked.
         lr: largest rate of Adam while weights are pruned; None: the dense network's.
+        init: where the search for codebooks starts.
         bias_bits: significant bits of biases.
         end: the share of the first training in which weights are pruned.
         seeds: how many are reported.
@@ -68,6 +69,7 @@ class Setting:
     after: str | None = None
     importance: str = "magnitude"
     lr: float | None = None
+    init: str = "linear"
     bias_bits: int = 11
     end: float = 0.6
     seeds: int = 5
@@ -90,8 +92,8 @@ class Setting:
         teacher = ", with a teacher" if self.taught else ""
         return (
             f"{begin}{self.sparsity:.1%} of the weights pruned{by} in {self.epochs} epochs at a "
-            f"rate of {self.rate:g}, {self.bits}-bit codes trained for {self.share_epochs}"
-            f"{biases}, {images}{teacher}"
+            f"rate of {self.rate:g}, {self.bits}-bit codes ({self.init}) trained for "
+            f"{self.share_epochs}{biases}, {images}{teacher}"
         )
 
     @property
@@ -159,7 +161,8 @@ class Work:
             thin = self.dense(kind, seed, shifted)
         compressed = tc.deep_compress(
             thin, self.train,
-            sparsity=setting.sparsity, bits=setting.bits, bias_bits=setting.bias_bits,
+            sparsity=setting.sparsity, bits=setting.bits, init=setting.init,
+            bias_bits=setting.bias_bits,
             epochs=self.epochs(setting.epochs), share_epochs=self.epochs(setting.share_epochs),
             pruning=pruning,
             optimizer=lambda parameters: optim.Adam(parameters, lr=setting.rate),
@@ -209,12 +212,20 @@ def descent(
     return found
 
 
-LONG: dict[str, Any] = {"shift": 1, "bias_bits": 5, "seeds": 3}
+FAR300: dict[float, int] = {0.98: 4, 0.985: 3, 0.99: 3}
+FAR5: dict[float, int] = {0.991: 3, 0.995: 3, 0.997: 3}
+"""Sparsity → bits of a code, far along the curve."""
+
+LONG: dict[str, Any] = {"importance": "lamp", "init": "density", "bias_bits": 5}
 
 SETTINGS: dict[str, Setting] = {
-    **curve(LENET300, {0.92: 5, 0.95: 5}, 30, 6),
-    **curve(LENET5, {0.92: 5, 0.95: 5}, 10, 4),
-    **descent(LENET300, {0.98: 4, 0.985: 4, 0.99: 4}, 60, 20, 6, **LONG),
-    **descent(LENET5, {0.99: 4, 0.993: 4, 0.996: 4}, 20, 10, 4, lr=4e-3, **LONG),
+    **curve(LENET300, {0.95: 5}, 30, 6),
+    **descent(LENET300, FAR300, 40, 15, 6, shift=1, taught=True, seeds=3, **LONG),
+    **descent(LENET300, FAR300, 40, 15, 6, shift=1, seeds=2, **LONG),
+    **curve(LENET300, {0.98: 4}, 40, 6, shift=0, seeds=2, **LONG),
+    **curve(LENET5, {0.95: 5}, 10, 4),
+    **descent(LENET5, FAR5, 24, 12, 4, shift=1, lr=4e-3, taught=True, seeds=3, **LONG),
+    **descent(LENET5, FAR5, 24, 12, 4, shift=1, lr=4e-3, seeds=2, **LONG),
+    **curve(LENET5, {0.991: 3}, 24, 4, shift=0, lr=4e-3, seeds=2, **LONG),
 }
 """In the order in which they are run."""
