@@ -164,15 +164,31 @@ def table(out: Path) -> Iterator[str]:
         )
 
 
+PAPER = {
+    "lenet-300-100": {
+        "fc1": (8, 6, 4.4, 5, 3.7), "fc2": (9, 6, 4.4, 5, 4.3), "fc3": (26, 6, 4.3, 5, 3.2),
+    },
+    "lenet-5": {
+        "conv1": (66, 8, 7.2, 5, 1.5), "conv2": (12, 8, 7.2, 5, 3.9),
+        "fc1": (8, 5, 4.5, 5, 4.5), "fc2": (19, 5, 5.2, 5, 3.7),
+    },
+}  # fmt: skip
+"""Tables 2 and 3 of Han, Mao & Dally: percent left, bits of a code and of a place, each followed by
+those after Huffman's code."""
+
+
 def layer_table(out: Path, name: str) -> Iterator[str]:
-    """The layers of the first seed: what the paper's tables have."""
-    row = row_of(out, name, 0)
-    yield f"{'layer':8}{'weights':>9}{'left':>8}{'bits':>6}{'Huffman':>9}{'place':>7}{'Huffman':>9}"
+    """The layers of the first seed: what the paper's tables have, and what these say."""
+    row, paper = row_of(out, name, 0), PAPER[SETTINGS[name].model]
+    columns = f"{'left':>8}{'bits':>6}{'Huffman':>9}{'place':>7}{'Huffman':>9}"
+    yield f"{'layer':8}{'weights':>9}{columns}      the paper: left, bits, place"
     for layer in row["layers"] if row else ():
+        left, bits, coded, place, short = paper[layer["name"]]
         yield (
             f"{layer['name']:8}{layer['weights']:>9,}{layer['kept'] / layer['weights']:>8.2%}"
             f"{layer['bits']:>6}{layer['huffman_bits']:>9.2f}{layer['index_bits']:>7.2f}"
             f"{layer['index_huffman_bits']:>9.2f}"
+            f"{left:>12}%{bits:>6} → {coded}{place:>6} → {short}"
         )
 
 
