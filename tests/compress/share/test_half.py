@@ -174,6 +174,17 @@ def test_numbers_that_float16_does_not_have_are_refused_by_layer():
     assert round_to_half(model)[1].running_var.tolist() == [1, 65_504]
 
 
+@pytest.mark.parametrize(
+    ("dtype", "value"), [("float16", 65_504), ("float32", 3.4e38), ("float64", 1.7e308)]
+)
+def test_a_bias_that_few_bits_make_infinite_is_refused(dtype, value):
+    """It becomes so before it is a half: 65,504 in two bits is 65,536."""
+    layer = nn.Linear(2, 2).to(dtype)
+    layer.bias.data[...] = [value, np.inf]
+    with pytest.raises(ValueError, match=r"the model \(Linear\): bias would become infinite"):
+        round_to_half(layer, 2)
+
+
 def test_no_model_is_refused():
     with pytest.raises(TypeError, match="round_to_half takes a model, got ndarray"):
         round_to_half(np.ones(3))

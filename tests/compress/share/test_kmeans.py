@@ -245,11 +245,13 @@ def test_the_linear_start_gives_the_large_values_their_own_centroids():
         ((np.ones(3), 0), ValueError, ["clusters", "0"]),
         ((np.ones(3), 2.5), ValueError, ["clusters", "2.5"]),
         ((np.ones(3), 2, "kmeans++"), ValueError, ["init", "'kmeans++'", "'linear'"]),
+        ((np.ones(3), 2, ["linear"]), ValueError, ["init", "['linear']"]),
+        ((np.ones(3), 2, "random", -1), ValueError, ["kmeans_1d: seed", "-1"]),
         ((np.ones(3, int), 2), TypeError, ["floats", "int64"]),
         ((np.array([1, np.nan]), 2), ValueError, ["NaN"]),
         ((np.array([1, -np.inf]), 2), ValueError, ["infinity"]),
     ],
-    ids=["none", "no whole number", "start", "integers", "nan", "infinity"],
+    ids=["none", "no whole number", "start", "starts", "seed", "integers", "nan", "infinity"],
 )
 def test_bad_arguments_are_named(arguments, error, words):
     with pytest.raises(error) as caught:

@@ -48,11 +48,7 @@ def round_to_half(model: nn.Module, bias_bits: int = HALF_BITS) -> nn.Module:
     check_model("round_to_half", model)
     check_bias_bits("round_to_half", bias_bits)
     new = model.copy()
-    for module in new.modules():
-        bias = module._parameters.get("bias")
-        if bias is not None and not isinstance(module, NORMS):
-            _keep_bits(bias.data, bias_bits)
-    held = [name for name, array in _numbers(new) if not _round(array)]
+    held = [name for name, array, bits in _numbers(new, bias_bits) if not _round(array, bits)]
     if held:
         raise ValueError(
             f"round_to_half: {', '.join(held)} would become infinite: float16 has no number beyond "
@@ -62,17 +58,18 @@ def round_to_half(model: nn.Module, bias_bits: int = HALF_BITS) -> nn.Module:
     return new
 
 
-def _numbers(model: nn.Module) -> Iterator[tuple[str, Array]]:
-    """(label, array) of all that is rounded."""
+def _numbers(model: nn.Module, bias_bits: int) -> Iterator[tuple[str, Array, int]]:
+    """(label, array, significant bits) of all that is rounded."""
     for name, module in model.named_modules():
         every = isinstance(module, (SharedLayer, *NORMS))
         label = label_of(name, module)
         for key, p in module._parameters.items():
             if p is not None and (every or key == "bias"):
-                yield f"{label}: {key}", p.data
+                free = key == "bias" and not isinstance(module, NORMS)
+                yield f"{label}: {key}", p.data, bias_bits if free else HALF_BITS
         for key, buffer in module._buffers.items():
             if every and buffer is not None and buffer.dtype.kind == "f":
-                yield f"{label}: {key}", buffer
+                yield f"{label}: {key}", buffer, HALF_BITS
 
 
 def check_bias_bits(who: str, bits: int) -> None:
@@ -80,21 +77,19 @@ def check_bias_bits(who: str, bits: int) -> None:
         raise ValueError(f"{who}: bias_bits = {bits}, but float16 has {HALF_BITS} significant bits")
 
 
-def _keep_bits(array: Array, bits: int) -> None:
-    """Round in place to so many significant bits."""
+def _keep_bits(array: Array, bits: int) -> Array:
+    """These floats, rounded to so many significant bits."""
     xp = array_module(array)
-    if bits == HALF_BITS or array.dtype.kind != "f":
-        return
-    with on_device(array):
-        mantissa, exponent = xp.frexp(array)
-        array[...] = xp.ldexp(xp.rint(xp.ldexp(mantissa, bits)), exponent - bits)
+    mantissa, exponent = xp.frexp(array)
+    return xp.ldexp(xp.rint(xp.ldexp(mantissa, bits)), exponent - bits)
 
 
-def _round(array: Array) -> bool:
+def _round(array: Array, bits: int) -> bool:
     """Round in place; whether all numbers are still finite that were so before."""
     xp = array_module(array)
     with on_device(array), np.errstate(over="ignore"):
-        rounded = array.astype(np.float16).astype(array.dtype)
+        kept = array if bits == HALF_BITS else _keep_bits(array, bits)
+        rounded = kept.astype(np.float16).astype(array.dtype)
         grown = xp.isinf(rounded) & ~xp.isinf(array)
         array[...] = rounded
         return not bool(grown.any())

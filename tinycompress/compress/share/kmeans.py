@@ -66,7 +66,7 @@ STARTS: dict[str, Callable[[Sorted, int, np.random.Generator], np.ndarray]] = {
 
 def check_init(init: str) -> None:
     """Raise unless ``init`` is one of ``STARTS``."""
-    if init not in STARTS:
+    if not isinstance(init, str) or init not in STARTS:
         raise ValueError(f"init must be one of {', '.join(map(repr, STARTS))}, got {init!r}")
 
 
@@ -88,11 +88,12 @@ def kmeans_1d(
         K − 1, of the values' shape, in the smallest unsigned dtype.
 
     Raises:
-        ValueError: NaN or infinity, no cluster, or an unknown start.
+        ValueError: NaN or infinity, no cluster, an unknown start, or a negative seed.
         TypeError: values that are no floats.
     """
     clusters = whole("kmeans_1d: clusters", clusters, 1)
     check_init(init)
+    seed = whole("kmeans_1d: seed", seed, 0)
     values = np.asarray(values)
     if values.dtype.kind != "f":
         raise TypeError(f"kmeans_1d: values must be floats, got {values.dtype}")
