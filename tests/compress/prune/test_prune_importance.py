@@ -42,6 +42,13 @@ def test_lamp_is_a_share_of_what_would_be_left(w):
     assert found.max() == (1 if w.any() else 0)
 
 
+@pytest.mark.parametrize("exponent", [-1000, -200, 1000])
+def test_lamp_of_tiny_and_huge_weights_is_that_of_others(exponent):
+    """Their squares alone would be 0 or infinite."""
+    w = np.random.default_rng(0).normal(size=(3, 4))
+    np.testing.assert_array_equal(lamp(np.ldexp(w, exponent)), lamp(w))
+
+
 def test_lamp_ranks_a_layer_by_magnitude_and_empties_none(arrays):
     w, _ = arrays
     order = np.argsort(to_numpy(lamp(w)), axis=None)

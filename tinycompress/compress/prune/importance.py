@@ -55,7 +55,9 @@ def lamp(w: Array, g: Array | None = None) -> Array:
     Of equal weights, those that come first have the smaller importance.
     """
     xp = array_module(w)
-    squares = w.astype(np.float64).ravel() ** 2
+    wide = w.astype(np.float64).ravel()
+    _, exponent = xp.frexp(xp.abs(wide).max())
+    squares = xp.ldexp(wide, -exponent) ** 2  # of numbers up to 1, so that none is infinite
     order = xp.argsort(squares, kind="stable")
     ascending = squares[order]
     left = xp.cumsum(ascending[::-1])[::-1]
