@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 import tinycompress as tc
+from tinycompress.cli.options import RankingName
+from tinycompress.compress.prune.importance import CRITERIA
 from tinycompress.compress.share import SharedLayer
 
 ALONE = ("--workers", 1)
@@ -81,6 +83,21 @@ def test_biases_keep_as_many_bits_as_they_are_given(run, model_file):
     assert set(np.abs(np.frexp(tc.load("c.tcz").fc.bias.data)[0])) <= {0, 0.5}
 
 
+def test_what_tells_which_weights_go(run, model_file):
+    for name in ("magnitude", "lamp"):
+        run("compress", model_file, "--importance", name, "-o", f"{name}.tcz", *SHOT)
+        thin = tc.prune(tc.load(model_file), 0.9, name)
+        zeros = tc.load(f"{name}.tcz").fc.weight.data == 0
+        assert zeros[thin.fc.weight.data == 0].all()
+    one, other = (tc.sparsity_report(tc.load(f"{n}.tcz"))["fc"] for n in ("magnitude", "lamp"))
+    assert one != other
+
+
+def test_rankings_are_criteria_that_look_at_weights_alone():
+    by_weight = [name for name, c in CRITERIA.items() if c.gradients == "unused"]
+    assert [*RankingName] == [*by_weight, "random"]
+
+
 @pytest.mark.parametrize("init", ["density", "random"])
 def test_where_codebooks_start(init, run, model_file):
     run("compress", model_file, "--scope", "local", "--init", init, "-o", "c.tcz", *SHOT)
@@ -130,6 +147,8 @@ def test_a_teacher_is_listened_to(run, model_file, digits):
         (("--keep-zeros", "--sparsity", 0.5), "leave it out"),
         (("--keep-zeros", "--layer", "fc=0.5"), "leave out"),
         (("--keep-zeros", "--scope", "local"), "leave it out"),
+        (("--keep-zeros", "--importance", "lamp"), "leave it out"),
+        (("--importance", "taylor"), "lamp"),
     ],
 )
 def test_what_contradicts_itself_is_an_error_of_usage(options, word, misuse, model_file, tmp_path):

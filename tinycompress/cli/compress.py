@@ -11,7 +11,7 @@ import typer
 import tinycompress as tc
 from tinycompress import nn, optim
 from tinycompress.cli import common, options, output
-from tinycompress.cli.options import InitName, ScopeName, choices
+from tinycompress.cli.options import InitName, RankingName, ScopeName, choices
 from tinycompress.cli.recipe import CLIP_NORM, check_rate, optimizer_for, rates_for
 from tinycompress.compress.distill.losses import check_weights
 from tinycompress.compress.prune.amounts import by_layer, check_sparsity
@@ -82,6 +82,15 @@ def compress(
             rich_help_panel=LAYERS,
         ),
     ] = ScopeName.in_all,
+    importance: Annotated[
+        RankingName,
+        typer.Option(
+            metavar="NAME",
+            help=f"What tells which weights go first: {choices(RankingName)}; lamp where few are "
+            "to be left.",
+            rich_help_panel=LAYERS,
+        ),
+    ] = RankingName.magnitude,
     init: Annotated[
         InitName,
         typer.Option(
@@ -197,7 +206,8 @@ def compress(
         check_rate(rate)
     given = _by_layer(layer or [])
     if keep_zeros:
-        common.refuse_if_given(context, ("sparsity", "scope"), "says how to prune; leave it out")
+        how = ("sparsity", "scope", "importance")
+        common.refuse_if_given(context, how, "says how to prune; leave it out")
         if given[0]:
             why = "has a share to prune, and --keep-zeros prunes nothing; leave out one of them"
             raise typer.BadParameter(why, param_hint="--layer")
@@ -218,7 +228,7 @@ def compress(
         share_epochs=share_epochs,
         init=init.value,
         skip=tuple(skip or ()),
-        pruning=None if keep_zeros else {"scope": scope.value},
+        pruning=None if keep_zeros else {"scope": scope.value, "importance": importance.value},
         teacher=masters or None,
         temperature=temperature,
         alpha=alpha,

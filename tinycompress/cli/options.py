@@ -75,6 +75,15 @@ class ImportanceName(StrEnum):
     geometric_median = "geometric_median"
 
 
+class RankingName(StrEnum):
+    """Those that look at weights alone, so that they cost nothing when asked often."""
+
+    magnitude = "magnitude"
+    l2 = "l2"
+    lamp = "lamp"
+    random = "random"
+
+
 class RampName(StrEnum):
     cubic = "cubic"
     linear = "linear"
