@@ -53,6 +53,19 @@ def test_what_layers_share_they_share_afterwards():
     assert "tied.codebook" not in names
 
 
+def test_layers_with_the_same_weight_are_chosen_by_the_name_of_the_first():
+    """One of them in floats, or with other bits, would be free of the others."""
+    model, _ = mixed()
+    shared = tc.share_weights(model, {"conv2": 2})
+    assert list(shared_layers(shared)) == ["conv2", "tied"]
+    assert shared.tied.codebook is shared.conv2.codebook
+    left = tc.share_weights(model, 3, skip="conv2")
+    assert list(shared_layers(left)) == ["conv1", "head.1"]
+    assert left.tied.weight is left.conv2.weight
+    with pytest.raises(ValueError, match="no layer to share weights in 'tied'; there are 'conv1'"):
+        tc.share_weights(model, {"conv2": 2, "tied": 3})
+
+
 @pytest.mark.parametrize("bits", [1, 2, 5, 9])
 def test_bits_are_those_of_a_surviving_weight(bits):
     """2^bits centroids beside the zero, which takes none of them."""

@@ -13,8 +13,8 @@ from typing import Any
 
 from tinycompress import nn
 from tinycompress.backend import array_module, on_device
+from tinycompress.compress.checks import check_model, label_of
 from tinycompress.compress.prune.amounts import by_layer, check_seed, matching
-from tinycompress.compress.quantize.checks import check_model, label_of
 from tinycompress.compress.quantize.integer import IntegerModule
 from tinycompress.compress.quantize.layers import QuantizedLayer
 from tinycompress.compress.quantize.qat.layers import Switched
@@ -45,7 +45,8 @@ def share_weights(
 
     A weight that is 0, or that a mask prunes, gets the code of zero, which training does not move.
     The others get one of at most 2^bits centroids, found by k-means in each layer by itself.
-    Biases and other layers stay as they are.
+    Biases and other layers stay as they are. Layers with the same weight keep having the same one,
+    and are chosen all together, by the name of the first.
 
     Args:
         model: usually trained and pruned; it is not changed.
@@ -66,18 +67,19 @@ def share_weights(
     check_model("share_weights", model)
     check_init(init)
     check_seed(seed)
-    chosen = _bits_by_layer(model, bits, skip)
+    twins = _twins(model)
+    chosen = _bits_by_layer(model, list(twins), bits, skip)
     _refuse(model, chosen)
     memo: dict[int, Any] = {}
-    made: dict[int, SharedLayer] = {}
     new: dict[str, nn.Module] = {}
     for number, (name, width) in enumerate(chosen.items()):
-        layer = model.get_submodule(name)
-        shared = SHARED[type(layer)].from_float(layer, 2**width, init, seed + number)
-        first = made.setdefault(id(layer.weight), shared)
-        shared.codebook, shared.codes = first.codebook, first.codes  # where two layers are tied
-        shared.bias = copy.deepcopy(layer.bias, memo)
-        new[name] = shared
+        for twin in twins[name]:
+            layer = model.get_submodule(twin)
+            shared = SHARED[type(layer)].from_float(layer, 2**width, init, seed + number)
+            first = new.get(name, shared)
+            shared.codebook, shared.codes = first.codebook, first.codes
+            shared.bias = copy.deepcopy(layer.bias, memo)
+            new[twin] = shared
     return with_replaced(model, new)
 
 
@@ -100,9 +102,17 @@ def unshare(model: nn.Module) -> nn.Module:
 # ------------------------------------------------------------------------------------ validation
 
 
-def _bits_by_layer(model: nn.Module, bits: Any, skip: Any) -> dict[str, int]:
+def _twins(model: nn.Module) -> dict[str, list[str]]:
+    """Layer → all layers that have its weight, itself the first."""
+    found: dict[int, list[str]] = {}
+    for name, module in model.named_modules():
+        if type(module) in SHARED:
+            found.setdefault(id(module.weight), []).append(name)
+    return {names[0]: names for names in found.values()}
+
+
+def _bits_by_layer(model: nn.Module, layers: list[str], bits: Any, skip: Any) -> dict[str, int]:
     """Layer → bits, for those to be shared, in order of definition."""
-    layers = [name for name, m in model.named_modules() if type(m) in SHARED]
     if not layers:
         raise ValueError(_nothing_to_share(model))
     if isinstance(bits, Mapping):
