@@ -15,17 +15,6 @@ from tinycompress.compress.quantize.qat.layers import Switched
 from tinycompress.compress.quantize.registry import REPLACEMENTS
 
 
-def check_model(verb: str, model: Any) -> None:
-    """Refuse what is no model."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"{verb} takes a model, got {type(model).__name__}")
-
-
-def label_of(name: str, layer: nn.Module) -> str:
-    """How errors call a layer."""
-    return f"{name or 'the model'} ({type(layer).__name__})"
-
-
 def check_layer(layer: Any, config: QuantConfig, label: str) -> None:
     """Refuse a bias that is no number, and scales that float16 cannot hold.
 

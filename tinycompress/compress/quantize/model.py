@@ -23,13 +23,12 @@ from typing import Any
 
 from tinycompress import nn
 from tinycompress.backend import to_numpy
+from tinycompress.compress.checks import check_model, label_of
 from tinycompress.compress.quantize.adaround import adaround as round_adaptively, on_grid
 from tinycompress.compress.quantize.bias_correction import correct_biases
 from tinycompress.compress.quantize.capture import check_calibration
 from tinycompress.compress.quantize.checks import (
     check_layer,
-    check_model,
-    label_of,
     nothing_to_dequantize,
     nothing_to_quantize,
 )

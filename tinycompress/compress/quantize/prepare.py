@@ -25,11 +25,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tinycompress import nn
+from tinycompress.compress.checks import check_model, label_of
 from tinycompress.compress.quantize.capture import check_calibration
 from tinycompress.compress.quantize.checks import (
     check_layer,
-    check_model,
-    label_of,
     nothing_to_quantize,
 )
 from tinycompress.compress.quantize.config import QuantConfig

@@ -20,7 +20,7 @@ import numpy as np
 
 from tinycompress import nn
 from tinycompress.backend import Array, array_module, device_of, on_device, to_device, to_numpy
-from tinycompress.compress.quantize.checks import check_model, label_of
+from tinycompress.compress.checks import check_model, label_of
 from tinycompress.compress.share.layers import SharedLayer
 from tinycompress.optim.checks import count
 

@@ -86,14 +86,24 @@ def share_weights(
 def unshare(model: nn.Module) -> nn.Module:
     """A copy of a model with shared weights that has float layers again, with the same weights.
 
-    What has code 0 is pruned in it, by a mask. The centroids are then free to part.
+    What has code 0 is pruned in it, by a mask. The weights of a centroid are then free to part;
+    layers with the same codes keep having the same weight.
 
     Raises:
         ValueError: no layer has shared weights.
         TypeError: ``model`` is no module.
     """
     check_model("unshare", model)
-    new = {n: m.to_float() for n, m in model.named_modules() if isinstance(m, SharedLayer)}
+    memo: dict[int, Any] = {}
+    first: dict[tuple[int, int], nn.Module] = {}
+    new: dict[str, nn.Module] = {}
+    for name, layer in model.named_modules():
+        if isinstance(layer, SharedLayer):
+            free = layer.to_float()
+            key = id(layer.codebook), id(layer.codes)
+            free.weight = first.setdefault(key, free).weight
+            free.bias = copy.deepcopy(layer.bias, memo)
+            new[name] = free
     if not new:
         raise ValueError(f"no layer of this {type(model).__name__} has shared weights")
     return with_replaced(model, new)

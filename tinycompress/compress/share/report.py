@@ -15,7 +15,7 @@ from rich.table import Table
 
 from tinycompress import nn
 from tinycompress.backend import to_numpy
-from tinycompress.compress.quantize.checks import check_model
+from tinycompress.compress.checks import check_model
 from tinycompress.compress.share.layers import SharedLayer
 from tinycompress.tables import as_text, table_of
 
