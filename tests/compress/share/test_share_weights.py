@@ -131,6 +131,13 @@ def test_unshare_gives_floats_and_masks_back(device):
         np.testing.assert_array_equal(to_numpy(weight.mask), to_numpy(weight.data) != 0)
 
 
+def test_what_layers_share_they_share_in_floats_again():
+    free = unshare(tc.share_weights(mixed()[0], 3))
+    assert free.again is free.conv2 is not free.tied
+    assert free.tied.weight is free.conv2.weight
+    assert free.tied.bias is free.conv2.bias
+
+
 # --------------------------------------------------------------------------------------- in files
 
 
