@@ -388,6 +388,9 @@ REFUSED = {
     "a checkpoint": ({"checkpoint": "c"}, TypeError, "no option 'checkpoint'"),
     "weights of nobody": ({"teacher_weights": [1]}, TypeError, "with a teacher terms"),
     "two who prune": ({"callbacks": [GradualPruning(0.5)]}, ValueError, "prunes by itself"),
+    "no options of pruning": ({"pruning": "local"}, TypeError, "pruning must be a mapping"),
+    "half a batch": ({"batch_size": 0.5}, TypeError, "batch_size must be an integer"),
+    "a batch of none": ({"batch_size": 0, "epochs": 0}, ValueError, "batch_size"),
     "pruning said twice": ({"pruning": {"sparsity": 0.5}}, TypeError, "sparsity"),
     "a cold teacher": ({"temperature": 0, "teacher": network()}, ValueError, "temperature"),
     "a teacher without lessons": (
@@ -422,6 +425,28 @@ def test_what_is_wrong_is_said_before_anything_is_trained(case, model, data, mon
 def test_what_cannot_be_compressed_is_refused_by_name(make, kind, text, data):
     with pytest.raises(kind, match=text):
         compress(make(), data)
+
+
+def test_numbers_that_float16_does_not_have_are_refused_in_advance(model, data, monkeypatch):
+    wide = model.copy()
+    wide.norm.running_var[...] = 1e6
+    with monkeypatch.context() as patch:
+        patch.setattr("tinycompress.deep.fit", lambda *a, **k: pytest.fail("it was trained"))
+        with pytest.raises(ValueError, match=r"norm \(BatchNorm2d\): running_var would"):
+            compress(wide, data)
+    assert compress(wide, data, epochs=1, share_epochs=0, half=False).stages[-1].name == "shared"
+
+
+def test_callbacks_may_come_one_by_one(model, data):
+    class Watch(tc.train.Callback):
+        seen = 0
+
+        def on_epoch_end(self, run):
+            self.seen += 1
+
+    watch = Watch()
+    compress(model, data, epochs=2, share_epochs=1, callbacks=iter([watch]))
+    assert watch.seen == 3
 
 
 def test_data_must_be_a_data_set(model):

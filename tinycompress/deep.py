@@ -119,7 +119,9 @@ def deep_compress(
     if bias_bits != HALF_BITS and not half:
         raise ValueError(f"deep_compress: bias_bits={bias_bits} rounds, and half=False says not to")
     plan = _plan(model, sparsity, pruning, {"data": data, "skip": skip, "seed": seed})
-    share_weights(model, bits, **sharing)  # what it refuses, it refuses now
+    ahead = share_weights(model, bits, **sharing)  # what these refuse, they refuse now
+    if half:
+        round_to_half(ahead, bias_bits)
 
     stages: list[Stage] = []
 
@@ -160,6 +162,8 @@ def _plan(
     options: dict[str, Any],
 ) -> GradualPruning | None:
     """What prunes in the first training, and fits this model."""
+    if pruning is not None and not isinstance(pruning, Mapping):
+        raise TypeError(f"deep_compress: pruning must be a mapping of options, got {pruning!r}")
     if sparsity is None:
         if pruning:
             raise ValueError("deep_compress: pruning={…} says how, and sparsity=None says not")
@@ -190,11 +194,13 @@ class _Training:
                 f"deep_compress: there is no option {', '.join(map(repr, unknown))}; beside its "
                 f"arguments there are {', '.join(OPTIONS)}, and with a teacher {', '.join(TAUGHT)}"
             )
-        refuse_ramps("deep_compress", options.get("callbacks", ()))
+        self.callbacks = list(options.get("callbacks", ()))
+        refuse_ramps("deep_compress", self.callbacks)
         check_weights(temperature, alpha)
         self.data, self.teacher = data, teacher
-        self.batch_size = options.get("batch_size", BATCH_SIZE)
-        self.callbacks = list(options.get("callbacks", ()))
+        self.batch_size = count(
+            "deep_compress: batch_size", options.get("batch_size", BATCH_SIZE), least=1
+        )
         own = {"seed": seed, "workers": workers, "batch_size": self.batch_size}
         self.options = {**options, **own}
         if teacher is not None:
