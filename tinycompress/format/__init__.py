@@ -1,4 +1,8 @@
-"""The ``.tcz`` file: a model in as few bytes as its numbers need. Start with ``store.py``."""
+"""The ``.tcz`` file: a model in as few bytes as its numbers need.
+
+``store.py`` is the whole in a few lines; docs/reading.md has the order from the bits upwards, and
+docs/format.md all of it in one piece.
+"""
 
 from tinycompress.format.errors import FormatError as FormatError
 from tinycompress.format.packing import (

@@ -35,8 +35,9 @@ class LayerCosts:
         width: bits of an entry of the relative index.
         index_bits: of the relative index, fillers included.
         index_huffman_bits: of it in Huffman's code.
-        entropy: of the codes, log₂ of the probability of each.
-        index_entropy: of a mask in which each weight is left independently of all others.
+        entropy: of the codes: −log₂ of the share of each, on average.
+        index_entropy: of a mask in which each weight is left independently of all others, with
+            probability p: H(p) / p for each that is.
     """
 
     weights: int

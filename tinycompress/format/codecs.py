@@ -5,8 +5,8 @@
     1       packed    integers, booleans         n · b / 8, b bits from the values' range
     2       sparse    what repeats one value     n / 8, and the other values in another codec
     3, 4    half      floats that fit            2 n
-    5       Huffman   integers, booleans         n · H / 8 or a little more, and a table; H ≥ 1 is
-                                                 the entropy in bits
+    5       Huffman   integers, booleans         n · H / 8 or a little more, at least n / 8, and a
+                                                 table; H is the entropy in bits
     6       counted   integers, booleans         n · H / 8, and a table
     7       adaptive  integers, booleans         n · H / 8 and a little
     8       relative  what repeats one value     k · (bits of a distance) / 8, and the other values

@@ -39,7 +39,7 @@ class Sorted(NamedTuple):
     counts: np.ndarray
 
     def largest_within(self, shares: np.ndarray) -> np.ndarray:
-        """The values below or at which these shares of all values lie."""
+        """For each of these shares, 0 … 1: the least value that so many of all do not exceed."""
         running = np.cumsum(self.counts)
         return self.values[np.searchsorted(running, shares * running[-1])]
 
@@ -114,7 +114,15 @@ def kmeans_1d(
 
 
 def lloyd(data: Sorted, start: np.ndarray) -> np.ndarray:
-    """Where the clusters begin, and the end of the last one, as positions in ``data``.
+    """Lloyd's two steps, in turns, until no value changes its cluster.
+
+    Args:
+        data: M distinct values.
+        start: (K) centroids, on the scale of ``data``; equal ones count once.
+
+    Returns:
+        Where the clusters begin, and the end of the last one, as positions in ``data``: 0 … M,
+        ascending, at most K + 1 of them.
 
     A value in the middle between two centroids goes to the lower one. A cluster that is empty stays
     where it is, since values may still come to it; those that are empty at the end are left out.
@@ -141,7 +149,7 @@ def lloyd(data: Sorted, start: np.ndarray) -> np.ndarray:
 
 
 def exact_means(data: Sorted, borders: np.ndarray) -> np.ndarray:
-    """The mean of each cluster, from its own values alone."""
+    """(K) float64: the mean of each cluster, from its own values alone; ``borders`` (K + 1)."""
     values, counts = data
     first, last = borders[:-1], borders[1:]
     means = np.add.reduceat(counts * values, first) / np.add.reduceat(counts, first)

@@ -21,7 +21,11 @@ from tinycompress.tables import as_text, table_of
 
 
 def entropy(counts: np.ndarray) -> float:
-    """n H: the bits of n symbols of which so many occur, without a code that knows more of them."""
+    """n · H, bits: the least that n symbols take, each written by itself, on average.
+
+    Args:
+        counts: (K) whole numbers: how often each symbol occurs; n is their sum.
+    """
     present = counts[counts > 0]
     return float((present * np.log2(present.sum() / present)).sum()) if present.size else 0.0
 
