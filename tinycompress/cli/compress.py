@@ -192,8 +192,9 @@ def compress(
 ) -> None:
     """Prune a model in training, share its weights, train those, and code the file.
 
-    Deep Compression (Han et al. 2016). Each stage is shown with its error on the
-    test images and the bytes of its file; --lr and --epochs are best chosen on others.
+    Deep Compression (Han et al. 2016). Each stage is shown with its error on
+    the test images and the bytes of its file; --lr and --epochs are best
+    chosen on others.
     """
     common.check_writable(out, source=file)
     for master in teacher or ():
@@ -207,7 +208,9 @@ def compress(
     given = _by_layer(layer or [])
     if keep_zeros:
         how = ("sparsity", "scope", "importance")
-        common.refuse_if_given(context, how, "says how to prune; leave it out")
+        common.refuse_if_given(
+            context, how, "says how to prune, and --keep-zeros says not to; leave it out"
+        )
         if given[0]:
             why = "has a share to prune, and --keep-zeros prunes nothing; leave out one of them"
             raise typer.BadParameter(why, param_hint="--layer")

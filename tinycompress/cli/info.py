@@ -29,9 +29,10 @@ def info(
 ) -> None:
     """Show a file's layers, and what each tensor in it costs.
 
-    Places, values and tables are the parts of its bytes: where the weights stand that were kept,
-    what they are, and what a reader must know before. Beside the bits that each code takes stands
-    the entropy, the least that is possible without looking at neighbours.
+    Places, values and tables are the parts of its bytes: where the weights
+    stand that were kept, what they are, and what a reader must know before.
+    Beside the bits that each code takes stands the entropy, the least that is
+    possible without looking at neighbours.
     """
     shape = None if input_shape is None else _parse_shape(input_shape)
     found = inspect(file)
