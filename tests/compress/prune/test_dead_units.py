@@ -260,6 +260,62 @@ def test_a_layer_that_needs_a_bias_gets_one(tmp_path):
     assert_same(tc.load(tmp_path / "lean.tcz"), net, images(2))
 
 
+def test_a_bias_that_a_layer_got_is_emptied_with_its_unit():
+    net = chain(nn.Sigmoid, bias=False)
+    net.a.weight.data[0] = 0
+    net.b.weight.data[1, 1:] = 0  # unit 1 of b reads unit 0 of a alone
+    lean = empty_dead_units(net)
+    assert lean.b.bias.data.tolist()[1] == 0
+    assert lean.b.bias.data.tolist()[0] > 0
+    assert_same(lean, net, images(2))
+    assert to_bytes(empty_dead_units(lean)) == to_bytes(lean)
+
+
+def tied(*, biases=(True, True), same=False):
+    """4 inputs, 4 units three times, 2 outputs; the second and third have the same weight."""
+    tc.manual_seed(0)
+    first, second = (nn.Linear(4, 4, bias=bias) for bias in biases)
+    second.weight = first.weight
+    if same:
+        second.bias = first.bias
+    layers = [nn.Linear(4, 4), first, second]
+    net = nn.Sequential(*(x for layer in layers for x in (layer, nn.Sigmoid())), nn.Linear(4, 2))
+    for layer in layers:
+        layer.weight.data[1] = 0
+        if layer.bias is not None:
+            layer.bias.data[1] = 0
+    return net.to("float64")
+
+
+@pytest.mark.parametrize("biases", [(False, False), (True, False), (False, True), (True, True)])
+def test_layers_with_the_same_weight_compute_what_they_did(biases):
+    """A bias that one gets for the constants of its inputs is none of the other's."""
+    net = tied(biases=biases)
+    assert_same(empty_dead_units(net), net, images(4))
+
+
+def test_layers_that_are_the_same_take_over_once():
+    net = tied(same=True)
+    lean = empty_dead_units(net)
+    assert not lean[2].weight.data[:, 1].any()
+    assert lean[2].bias is lean[4].bias
+    assert_same(lean, net, images(4))
+
+
+@pytest.mark.parametrize("other", [0, 3])
+def test_a_bias_that_another_layer_has_takes_over_nothing(other):
+    """Of a layer before, or of the batch norm behind."""
+    tc.manual_seed(0)
+    norm = nn.BatchNorm1d(4)
+    net = nn.Sequential(
+        nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), norm, nn.ReLU(), nn.Linear(4, 2)
+    ).to("float64")
+    net[other].bias = net[2].bias
+    net[0].weight.data[1], net[2].weight.data[1], net[0].bias.data[1] = 0, 0, 0.5
+    net.eval()
+    assert_same(empty_dead_units(net), net, images(4))
+
+
 def test_what_has_codes_is_refused_by_name():
     codes = tc.quantize(tc.models.TinyCNN(), tc.QuantConfig(bits=8))
     with pytest.raises(TypeError, match="layer 'conv1' is a Quantized"):

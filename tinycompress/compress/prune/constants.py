@@ -35,6 +35,11 @@ class Constants:
         self.added: dict[tuple[str, str | None], np.ndarray] = {}
         self.problems: dict[int, str] = {}
         self._places = places_of(model)
+        self._owners: dict[int, list[set[int]]] = {}  # array → the arrays of each module with it
+        for module in model.modules():
+            own = {id(p.data) for p in module._parameters.values() if p is not None}
+            for array in own:
+                self._owners.setdefault(array, []).append(own)
         self._columns = {axis.name: axis.labels for axis in found.axes if axis.number == 1}
         self._gone = list(gone)
         run_watched(model, x, self._look)
@@ -58,12 +63,20 @@ class Constants:
         kernels = to_numpy(w).astype(np.float64).reshape(*w.shape[:2], -1).sum(axis=-1)
         per_group = kernels[:, columns].reshape(groups, -1, len(columns))
         added = np.einsum("goi,gi->go", per_group, constants).reshape(-1)
-        if b is not None and id(b) not in self._places and added.any():
+        if b is not None and id(b) not in self._owners and added.any():
             return self._refuse(labels[columns], f"the bias of {call} is no parameter")
-        bias = None if b is None or id(b) not in self._places else self._places[id(b)].name
+        if added.any() and not self._alone(w, b):
+            return self._refuse(labels[columns], f"the bias of {call} is not its own")
+        bias = None if b is None or id(b) not in self._owners else self._places[id(b)].name
         before = self.added.setdefault((weight.layer, bias), added)
         if not np.allclose(before, added, rtol=1e-6, atol=1e-9):
             self._refuse(labels[columns], f"{call} is called with different constants")
+
+    def _alone(self, w: Array, b: Array | None) -> bool:
+        """Whether another bias of this layer, or its first one, changes no other layer."""
+        if b is None:
+            return len(self._owners[id(w)]) == 1
+        return all(id(w) in own for own in self._owners[id(b)])
 
     def _constants(self, values: np.ndarray, labels: np.ndarray, call: Operation) -> np.ndarray:
         """(groups, columns): the one value of each channel."""

@@ -130,3 +130,7 @@ def _empty(model: nn.Module, found: Dependencies, dead: set[int]) -> None:
                 mask = array_module(array).ones(p.shape, bool) if p.mask is None else p.mask.copy()
                 mask[where] = False
                 p.mask = mask
+        bias = module._parameters.get("bias")
+        if axis.makes and bias is not None:  # also one that the layer got since it was followed
+            with on_device(bias.data):
+                bias.data[to_device(places, model.device)] = 0
