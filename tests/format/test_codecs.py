@@ -166,6 +166,8 @@ def test_one_number_repeated_takes_two_bytes():
         np.array([np.iinfo(np.int64).min, np.iinfo(np.int64).max]),
         np.array([np.iinfo(np.uint64).max] * 50 + [0], np.uint64),
         np.array([np.iinfo(np.int64).min] * 50),
+        np.array([0] * 50 + [np.iinfo(np.uint64).max], np.uint64),
+        np.array([0] * 50 + [-(1 << 61), np.iinfo(np.int64).max]),
         np.array([np.nan, -np.nan, np.inf, -0.0, 1e-45] * 20, np.float32),
     ],
 )

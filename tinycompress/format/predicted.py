@@ -57,9 +57,12 @@ def encode_predicted(values: np.ndarray) -> Encoded | None:
     if values.dtype.kind == "f":
         coded, (data, more) = coder.finish(), write_others(others)
         return Encoded(head + varint(len(coded)) + coded + data, steps + more)
-    least, numbers = _without_hole(others, unzigzag(Cursor(fill).varint("the fill")))
+    least = int(others.min())
+    if int(others.max()) - least > 1 << WIDEST or abs(least) >= 1 << 62:
+        return None
+    numbers = _without_hole(others, least, unzigzag(Cursor(fill).varint("the fill")))
     span = int(numbers.max()) + 1
-    if span > 1 << WIDEST or abs(least) >= 1 << 62:
+    if span > 1 << WIDEST:
         return None
     sides = fit_sides(kept, numbers, span, [lag for lag, _ in neuron.lags])
     code_values(coder, sides, kept, numbers.tolist())
@@ -104,11 +107,10 @@ def _matrix(shape: Shape) -> tuple[int, int]:
     return rows, count_of(shape[1:]) if len(shape) > 1 else count_of(shape)
 
 
-def _without_hole(values: np.ndarray, fill: int) -> tuple[int, np.ndarray]:
-    """(the least value, others counted from it) as if there were no value ``fill``."""
-    least = int(values.min())
+def _without_hole(values: np.ndarray, least: int, fill: int) -> np.ndarray:
+    """Values counted from the least one, as if there were no value ``fill``."""
     numbers = values.astype(np.int64) - least
-    return least, numbers - ((least < fill) & (numbers > fill - least))
+    return numbers - ((least < fill) & (numbers > fill - least))
 
 
 def _with_hole(
