@@ -84,6 +84,30 @@ def test_the_soft_part_is_zero_where_the_logits_match_and_positive_elsewhere(see
     assert soft_target_loss(z_s, z_t, T).item() > 0
 
 
+@given(seeds, shapes, temperatures)
+def test_samples_may_weigh_differently_as_an_array_or_a_tensor(seed, shape, T):
+    z_s, z_t, _ = draw(seed, shape)
+    weights = np.random.default_rng(seed).random(len(z_s))
+    each = [soft_target_loss(z_s[i : i + 1], z_t[i : i + 1], T).item() for i in range(len(z_s))]
+    for given_as in (weights, Tensor(weights)):
+        loss = soft_target_loss(z_s, z_t, T, given_as).item()
+        assert loss == pytest.approx(np.mean(weights * each), rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize("weights", [np.ones(4), np.ones((3, 1)), np.ones((3, 5))])
+def test_weights_that_are_not_one_for_each_sample_are_refused(weights):
+    z_s, z_t, _ = draw(0, (3, 5))
+    with pytest.raises(ValueError, match=r"one for each sample; got shape"):
+        soft_target_loss(z_s, z_t, 4.0, weights)
+
+
+@pytest.mark.parametrize("T", [0.0, -1.0, float("nan"), float("inf")])
+def test_the_soft_part_alone_refuses_what_is_no_temperature(T):
+    z_s, z_t, _ = draw(0, (3, 5))
+    with pytest.raises(ValueError, match="temperature"):
+        soft_target_loss(z_s, z_t, T)
+
+
 @given(seeds, shapes, temperatures, st.floats(-100, 100), st.floats(-100, 100))
 def test_a_constant_added_to_a_samples_logits_changes_nothing(seed, shape, T, a, b):
     z_s, z_t, y = draw(seed, shape)

@@ -31,6 +31,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from tinycompress import functional as F
 from tinycompress.optim.checks import positive, unit_interval
 from tinycompress.tensor import Tensor, as_float_tensor, as_tensor
@@ -71,16 +73,30 @@ def soft_target_loss(
 ) -> Tensor:
     """``weight · T² · KL(softmax(z_t / T) ‖ softmax(z_s / T))``; 0 where the logits match.
 
-    ``weight`` is one number, or one for each sample, (N).
+    Args:
+        student_logits, teacher_logits: (N, K), of which the teacher's are a constant.
+        temperature: T > 0.
+        weight: one number, or (N): one for each sample.
+
+    Raises:
+        ValueError: logits that are not (N, K), or not of one shape; ``temperature`` out of range;
+            weights that are not (N).
     """
+    positive("temperature", temperature)
     z_s, z_t = logit_pair(student_logits, teacher_logits)
     log_q = F.log_softmax(z_s / temperature, axis=1)
     log_p = F.log_softmax(z_t / temperature, axis=1)
-    if not isinstance(weight, Tensor):
+    if not isinstance(weight, Tensor) and np.ndim(weight) == 0:
         divergence = F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
         return weight * (temperature**2 * divergence)
     each = F.kl_div(log_q, log_p, reduction="none", log_target=True).sum(axis=1)  # (N, K) -> (N)
-    return temperature**2 * (weight.to(each.dtype) * each).mean()
+    weights = as_float_tensor(weight)
+    if weights.shape != each.shape:
+        raise ValueError(
+            f"soft_target_loss: weight must be one number, or {each.shape}, one for each sample; "
+            f"got shape {weights.shape}"
+        )
+    return temperature**2 * (weights.to(each.dtype) * each).mean()
 
 
 def label_loss(student_logits: Any, labels: Any) -> Tensor:
