@@ -85,8 +85,9 @@ def deep_compress(
         teacher: a trained model, or several: both trainings are then distillation.
         temperature, alpha: of it, as for :func:`tinycompress.distill`.
         optimizer: ``parameters -> optimizer``, for the first training; None for Adam.
-        rates: ``optimizer -> schedule of its learning rates``, likewise; None for rates that fall
-            to 0 as half a cosine.
+        rates: ``optimizer -> schedule of its learning rates``, likewise, moved on as ``fit`` does:
+            ``OneCycleLR`` at each update, others at each epoch. None for rates that fall to 0 as
+            half a cosine, update by update.
         share_optimizer, share_rates: the same for the second training. A codebook's derivative is
             the sum of many, so that rates for Adam suit, and those for SGD must be small.
         validate: what each stage's error and loss are measured on; None: on nothing.
@@ -97,6 +98,10 @@ def deep_compress(
         workers: as for :func:`tinycompress.fit`.
         options: of both trainings: ``batch_size``, ``augment``, ``clip_grad_norm``, ``callbacks``,
             ``shard_size``, ``progress``; with a teacher also ``terms`` and ``teacher_weights``.
+
+    Returns:
+        The small model, what each stage was, what each layer costs, and the pruned float model
+        (:class:`~.stages.Compressed`).
 
     Raises:
         TypeError, ValueError: an argument out of range, an unknown layer, a model that has codes

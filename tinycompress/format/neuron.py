@@ -70,7 +70,10 @@ def logarithm_list() -> list[int]:
 
 
 def log_of(quarters: np.ndarray) -> np.ndarray:
-    """256 · ln(count + 1), and a constant, for counts in quarters."""
+    """256 · (ln(c + 1) + ln 4), of counts c in quarters: 4c, so that a mean keeps its fraction.
+
+    The constant is gone where two are compared.
+    """
     return logarithms()[np.minimum(quarters + 4, COUNTS - 1)]
 
 
@@ -91,8 +94,8 @@ def code_mask(
     """The mask, written by an encoder or read by a decoder, which ignores what is given.
 
     Args:
-        rows, columns: those that hold any weight, from :func:`code_flags`.
-        mask: booleans, a matrix.
+        rows, columns: numbers of those that hold any weight, ascending, from :func:`code_flags`.
+        mask: bool, (rows, columns) with the dead ones; the result is of this shape.
     """
     kept = np.zeros_like(mask)
     counts = np.zeros(len(columns), np.int64)

@@ -34,7 +34,8 @@ from tinycompress.format.huffman import HUFFMAN
 from tinycompress.format.inner import INNER
 
 SPARSE = 2
-QUICK = (RAW, PACKED, HALF, BRAIN, HUFFMAN)  # what is tried for the others
+# What is tried for the others. Range coders are left to the codecs with a better index.
+QUICK = (RAW, PACKED, HALF, BRAIN, HUFFMAN)
 
 
 def split(values: np.ndarray) -> tuple[bytes, np.ndarray] | None:
