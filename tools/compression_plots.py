@@ -14,19 +14,15 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-
 import matplotlib.pyplot as plt
 import numpy as np
 from compression_settings import SETTINGS, Setting
+from pictures import save
 
 import tinycompress as tc
 from tinycompress.compress.share import codebooks
 from tinycompress.format.huffman import code_lengths
 
-FOLDER = Path("docs/images")
 MEASURED = Path("results/compression")
 SHOWN = "lenet-5-95-seed0.tcz"
 
@@ -112,16 +108,8 @@ def way(setting: Setting) -> str:
     return images + (", teacher" if setting.taught else "")
 
 
-def save(figure: Any, name: str) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
-    plt.close(figure)
-
-
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    plt.rcParams.update({"svg.hashsalt": "tinycompress", "svg.fonttype": "none", "font.size": 9})
     codes()
     curve()
 

@@ -15,17 +15,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-
 import matplotlib.pyplot as plt
 import numpy as np
+from pictures import save
 
 import tinycompress as tc
 from tinycompress import functional as F, models, optim
 
-FOLDER = Path("docs/images")
 MEASURED = Path("results/distillation")
 SIZE = (7.0, 3.6)  # inches
 TEMPERATURES = (1, 4, 20)
@@ -107,16 +103,8 @@ def family() -> None:
     save(figure, "distillation-family")
 
 
-def save(figure: Any, name: str) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
-    plt.close(figure)
-
-
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    plt.rcParams.update({"svg.hashsalt": "tinycompress", "svg.fonttype": "none", "font.size": 9})
     softened(*trained_teacher())
     family()
 

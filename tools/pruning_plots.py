@@ -15,17 +15,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("svg")
-
 import matplotlib.pyplot as plt
 import numpy as np
+from pictures import save
 
 import tinycompress as tc
 from tinycompress import models, optim
 
-FOLDER = Path("docs/images")
 MEASURED = Path("results/pruning/lenet-300-100-criteria.json")
 SIZE = (7.0, 3.2)  # inches
 CRITERIA = ("magnitude", "l2", "lamp", "taylor", "gradient", "snip", "random")
@@ -94,16 +90,8 @@ def measured() -> None:
     save(figure, "pruning-measured")
 
 
-def save(figure: Any, name: str) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    figure.savefig(FOLDER / f"{name}.svg", metadata={"Date": None})
-    plt.close(figure)
-
-
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    plt.rcParams.update({"svg.hashsalt": "tinycompress", "svg.fonttype": "none", "font.size": 9})
     measured()
     model, train, test = trained_lenet()
     histograms(model, train)

@@ -9,15 +9,11 @@ Trains LeNet-5 for three epochs on the sample that comes with the package (some 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
-
-import matplotlib
-
-matplotlib.use("svg")
 
 import matplotlib.pyplot as plt
 import numpy as np
+from pictures import save
 
 import tinycompress as tc
 from tinycompress import models, optim
@@ -34,7 +30,6 @@ from tinycompress.compress.quantize.capture import inputs_and_outputs
 from tinycompress.compress.quantize.config import OBSERVERS
 from tinycompress.compress.quantize.weights import dequantize_weight, quantize_weight
 
-FOLDER = Path("docs/images")
 SIZE = (7.0, 3.2)  # inches
 
 
@@ -117,17 +112,8 @@ def clipping(model: Any, train: Any) -> None:
     save(figure, "quantization-clipping")
 
 
-def save(figure: Any, name: str) -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    figure.tight_layout()
-    path = FOLDER / f"{name}.svg"
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-
-
 def main() -> None:
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    plt.rcParams.update({"svg.hashsalt": "tinycompress", "svg.fonttype": "none", "font.size": 9})
     model, train = trained_lenet()
     grid()
     noise(model)
