@@ -27,9 +27,9 @@ MEASURED = Path("results/compression")
 SHOWN = "lenet-5-95-seed0.tcz"
 
 PUBLISHED = {
-    "lenet-300-100": [("Han 2015", 40, 1.58), ("SparseVD", 68, 1.92), ("Oktay 2019", 124, 1.9)],
+    "lenet-300-100": [("Han 2016", 40, 1.58), ("SparseVD", 68, 1.92), ("Oktay 2019", 124, 1.9)],
     "lenet-5": [
-        ("Han 2015", 39, 0.74), ("SparseVD", 280, 0.75), ("Oktay 2019", 606, 1.0),
+        ("Han 2016", 39, 0.74), ("SparseVD", 280, 0.75), ("Oktay 2019", 606, 1.0),
         ("MIRACLE", 555, 0.69), ("MIRACLE", 1110, 0.96),
     ],
 }  # fmt: skip

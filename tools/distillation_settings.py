@@ -245,7 +245,7 @@ def softened(epochs: int, lrs: tuple[float, ...], temperatures: tuple[float, ...
 
 PHIS = (-4, -6, -8, -12, -16)
 HEADLINE = -4
-"""The convolutional student of the headline: 16,026 parameters, a 26th of LeNet-5's 431,080."""
+"""The convolutional student of the headline: 16,026 parameters, a 27th of LeNet-5's 431,080."""
 
 TEACHER_EPOCHS, HINTON_EPOCHS, TAUGHT_EPOCHS, CNN_EPOCHS = 100, 30, 80, 24
 HINTON_SHORT = 15

@@ -11,7 +11,7 @@ from tinycompress.ops.elementwise import Result
 def gather(codebook: Array, codes: Array) -> Result:
     """``w[i] = c[codes[i]]``, where ``c`` is 0 followed by the codebook (K).
 
-    ``dL/dc[k] = Σ g[i] over the members of k, the places i with codes[i] = k`` (Han et al. 2015,
+    ``dL/dc[k] = Σ g[i] over the members of k, the places i with codes[i] = k`` (Han et al. 2016,
     arXiv:1510.00149, equation 3). The zero has no derivative: it stays 0. Sums are made in float64.
     """
     xp = array_module(codebook)

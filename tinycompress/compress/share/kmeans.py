@@ -4,7 +4,7 @@
 
 Lloyd's algorithm (1957; 1982) takes turns: each value goes to the nearest centroid, each centroid
 to the mean of its values. Neither can raise the error, so it ends; in a minimum that depends on
-where it started. Deep Compression (Han et al. 2015, arXiv:1510.00149, section 3.1) compares three
+where it started. Deep Compression (Han et al. 2016, arXiv:1510.00149, section 3.1) compares three
 starts, and finds the first the best for networks, because the few large weights get centroids:
 
 linear

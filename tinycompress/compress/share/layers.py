@@ -1,6 +1,6 @@
 """Layers whose weights share few numbers: a codebook, and for each weight its code.
 
-    w[i] = c[codes[i]],   c = 0, c_1, …, c_K                    (Han et al. 2015, arXiv:1510.00149)
+    w[i] = c[codes[i]],   c = 0, c_1, …, c_K                    (Han et al. 2016, arXiv:1510.00149)
 
 Code 0 is the zero of pruned weights. It is no centroid: it cannot move, and no cluster is lost to
 it, so that b bits are 2^b different weights beside the zero. The codebook is an ordinary parameter.

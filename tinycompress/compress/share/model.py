@@ -1,6 +1,6 @@
 """``tc.share_weights``: a model whose layers each have one small codebook.
 
-The second stage of Deep Compression (Han et al. 2015, arXiv:1510.00149): prune, *share*, encode.
+The second stage of Deep Compression (Han et al. 2016, arXiv:1510.00149): prune, *share*, encode.
 Afterwards ``tc.fit`` (or ``tc.distill``) trains the centroids, which is what brings the accuracy
 back, and ``save`` writes the codes in the bits that they really need.
 """
