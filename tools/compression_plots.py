@@ -35,6 +35,8 @@ PUBLISHED = {
 }  # fmt: skip
 """(who, times smaller, error in percent), as computed in the papers; no files are known."""
 
+TICKS = (2000, 5000, 10_000, 20_000, 50_000)
+LIMITS = {"lenet-300-100": (2500, 45_000), "lenet-5": (1200, 90_000)}
 FLOATS = {"lenet-300-100": 4 * 266_610, "lenet-5": 4 * 431_080}
 
 
@@ -88,6 +90,9 @@ def curve() -> None:
             )
             axis.errorbar(sizes, errors, spread, fmt="o-", markersize=4, label=words)
         axis.set(xscale="log", title=model, xlabel="bytes of the file")
+        axis.set_xticks(TICKS, labels=[f"{t // 1000:,}k" for t in TICKS])
+        axis.set_xlim(LIMITS[model])
+        axis.minorticks_off()
         axis.legend(fontsize=7, frameon=False)
     axes[0].set_ylabel("error, percent")
     save(figure, "compression-curve")
