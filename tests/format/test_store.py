@@ -230,6 +230,19 @@ def test_a_dtype_that_files_do_not_have_is_named():
         fmt.to_bytes(model)
 
 
+@pytest.mark.parametrize("mask", [np.ones((2, 3), np.uint8), np.ones((2, 2), bool)])
+def test_a_mask_that_is_none_is_named(mask):
+    model = nn.Linear(3, 2)
+    model.weight.mask = mask
+    with pytest.raises(TypeError, match=r"mask of weight must be booleans of shape \(2, 3\), got"):
+        fmt.to_bytes(model)
+
+
+def test_what_is_no_model_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match="save takes a model, got dict"):
+        fmt.save(nn.Linear(3, 2).state_dict(), tmp_path / "m.tcz")
+
+
 # ------------------------------------------------------------------------------------- on the disk
 
 

@@ -203,8 +203,8 @@ def compress(
         check_sparsity("it", sparsity)
     with common.usage("--temperature, --alpha"):
         check_weights(temperature, alpha)
-    for rate in (lr, share_lr):
-        check_rate(rate)
+    check_rate(lr)
+    check_rate(share_lr, "--share-lr")
     given = _by_layer(layer or [])
     if keep_zeros:
         how = ("sparsity", "scope", "importance")

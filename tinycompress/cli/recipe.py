@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,15 +78,15 @@ def train_one_cycle(
     )
 
 
-def check_rate(lr: float) -> None:
-    """Refuse a learning rate of 0 before anything is loaded."""
-    with common.usage("--lr"):
+def check_rate(lr: float, option: str = "--lr") -> None:
+    """Refuse a learning rate of 0, or without end, before anything is loaded."""
+    with common.usage(option):
         _check_rate(lr)
 
 
 def _check_rate(lr: float) -> None:
-    if lr == 0:
-        raise ValueError("the learning rate must be > 0: with 0, nothing is learned")
+    if not 0 < lr < math.inf:
+        raise ValueError(f"the learning rate must be > 0 and finite, got {lr}")
 
 
 def optimizer_for(lr: float) -> Callable[[list[Parameter]], optim.Optimizer]:

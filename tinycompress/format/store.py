@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tinycompress import nn
+from tinycompress.compress.checks import check_model
 from tinycompress.files import atomic_write
 from tinycompress.format.construct import build
 from tinycompress.format.container import (
@@ -66,6 +67,7 @@ class FileInfo:
 
 def to_bytes(model: nn.Module) -> bytes:
     """The file that :func:`save` writes."""
+    check_model("save", model)
     description = describe(model)
     tensors = write_tensors(model, build(description))
     data = write_container([(ARCHITECTURE, write_value(description)), (TENSORS, tensors)])

@@ -88,7 +88,8 @@ def write_tensors(model: nn.Module, expected: nn.Module) -> bytes:
         expected: of the same structure, with the shapes and dtypes that a reader will expect.
 
     Raises:
-        TypeError: a tensor has a dtype that files do not have, or a parameter one that is no float.
+        TypeError: a tensor has a dtype that files do not have, a parameter one that is no float, or
+            a mask another shape or dtype than it must have.
     """
     seen: dict[int, int] = {}
     records, writer = [], _Writer()
@@ -119,6 +120,11 @@ class _Writer:
         if mask is not None:
             head |= MASK
             mask = to_numpy(mask)
+            if mask.dtype != bool or mask.shape != values.shape:
+                raise TypeError(
+                    f"the mask of {name} must be booleans of shape {values.shape}, got "
+                    f"{mask.dtype} {mask.shape}"
+                )
             values = _without_pruned(values, mask)
             written_mask = self._mask(values, mask)
         if values.dtype != expected.dtype:
