@@ -184,7 +184,7 @@ def test_teachers_of_other_images_and_classes_are_named(failure):
         (["--few-labels", "0", "--alone"], "without labels nobody learns alone"),
         (["--relations", "=fc"], "--relations"),
         (["--student", "tiny-cnn", "--budget-bytes", "9000"], "not both"),
-        (["--teacher-weight", "1", "--teacher-weight", "2"], "2 weights for 1 teachers"),
+        (["--teacher-weight", "1", "--teacher-weight", "2"], "2 weights for 1 teacher"),
         (["--sparsity", "1.5"], "--sparsity"),
         (["--correct-bias"], "--without"),
         (["--without", "11"], "--without"),

@@ -305,11 +305,11 @@ def test_it_runs_on_every_device(teacher, device):
     [
         ([Hint("nowhere", "conv")], "no layer 'nowhere'"),
         ([Hint("conv", "nowhere")], "no layer 'nowhere'"),
-        ([Attention("conv", "conv", teacher=1)], "there are 1 teachers"),
+        ([Attention("conv", "conv", teacher=1)], "there are 1 teachers, from 0"),
         ([Hint("fc", "conv")], r"no adapter from features \(5,\) to \(8, 4, 4\)"),
         ([Hint("conv", "conv", adapter=nn.BatchNorm2d(3))], "has buffers"),
         ([Hint("conv", "conv", adapter=nn.Conv2d(3, 7, 1))], r"makes \(7, 4, 4\)"),
-        ([Attention("fc", "conv")], r"must give out \(N, C, H, W\)"),
+        ([Attention("fc", "conv")], r"student's 'fc' and the teacher's 'conv': .*\(N, C, H, W\)"),
     ],
     ids=str,
 )

@@ -105,7 +105,7 @@ class DistillationObjective:
         for place, term in enumerate(self.terms):
             features = self._features(place, term, student, taps)
             for share, answer in self._heard_by(term, answers):
-                loss = term(Lesson(outputs, answer, labels, *features))
+                loss = _lost(term, Lesson(outputs, answer, labels, *features))
                 loss = loss if share == 1 else share * loss
                 total = loss if total is None else total + loss
         return total, outputs
@@ -226,6 +226,19 @@ def teacher_list(teacher: Any) -> list[Module]:
     return models
 
 
+def _lost(term: Term, lesson: Lesson) -> Tensor:
+    """The term's loss; what it refuses of layers, it refuses with their names."""
+    if not _tapped(term):
+        return term(lesson)
+    try:
+        return term(lesson)
+    except ValueError as error:
+        raise ValueError(
+            f"{type(term).__name__} of the student's {term.student_layer!r} and the teacher's "
+            f"{term.teacher_layer!r}: {error}"
+        ) from error
+
+
 def teacher_shares(weights: Sequence[float] | None, count: int | None) -> list[float]:
     """Weights of ``count`` teachers (None: as many as there are weights, or 1) with sum 1."""
     if weights is None:
@@ -238,7 +251,8 @@ def teacher_shares(weights: Sequence[float] | None, count: int | None) -> list[f
             f"teacher_weights must be finite numbers ≥ 0 that are not all 0, got {weights!r}"
         )
     if count is not None and len(given) != count:
-        raise ValueError(f"teacher_weights: {len(given)} weights for {count} teachers")
+        teachers = "1 teacher" if count == 1 else f"{count} teachers"
+        raise ValueError(f"teacher_weights: {len(given)} weights for {teachers}")
     return [w / sum(given) for w in given]
 
 
