@@ -86,7 +86,7 @@ def enlarged(factor):
 def test_ensembles_that_are_none_are_refused(teacher):
     with pytest.raises(ValueError, match="empty"):
         Ensemble([])
-    with pytest.raises(ValueError, match="2 weights for 1 teacher$"):
+    with pytest.raises(ValueError, match=r"2 weights for 1 teacher$"):
         Ensemble([teacher], [1, 2])
     with pytest.raises(ValueError, match="mean must be one of logits, probabilities"):
         Ensemble([teacher], mean="median")
