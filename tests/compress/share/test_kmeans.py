@@ -212,6 +212,12 @@ def test_scaling_by_a_power_of_two_scales_the_codebook(values, clusters, init, s
     np.testing.assert_array_equal(same, codes)
 
 
+def test_a_value_that_is_alone_in_its_cluster_is_its_centroid():
+    """0.1 three times, divided by three, is more than 0.1."""
+    codebook, _ = kmeans_1d(np.array([0.1, 0.1, 0.1, 5.0, 6.0]), 2)
+    assert codebook.tolist() == [0.1, 5.5]
+
+
 def test_a_large_value_far_away_costs_the_small_ones_no_digits():
     """Running sums that begin with −1e20 have no digits left for the others."""
     values = np.array([-1e20, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0])
@@ -226,6 +232,12 @@ def test_the_seed_decides_where_random_starts_and_nothing_else_does():
     values = np.random.default_rng(0).normal(size=500)
     books = [kmeans_1d(values, 16, "random", seed)[0].tolist() for seed in (0, 0, 1)]
     assert books[0] == books[1] != books[2]
+
+
+def test_a_random_start_is_a_value_by_how_often_it_occurs():
+    data = Sorted(np.array([-1.0, 0.0, 1.0]), np.array([1, 10**6, 1]))
+    drawn = [STARTS["random"](data, 1, np.random.default_rng(seed))[0] for seed in range(20)]
+    assert drawn == [0.0] * 20
 
 
 def test_the_linear_start_gives_the_large_values_their_own_centroids():
