@@ -97,6 +97,11 @@ def test_a_single_layer_is_a_model():
     assert isinstance(tc.share_weights(nn.Linear(4, 3), 2), SharedLinear)
 
 
+def test_fifteen_bits_are_not_too_many():
+    layer = nn.Linear(4, 3)
+    np.testing.assert_array_equal(tc.share_weights(layer, 15).weight.data, layer.weight.data)
+
+
 def test_more_bits_are_closer():
     model, x = mixed()
     errors = [

@@ -42,6 +42,12 @@ def test_layers_with_the_same_weights_are_counted_once():
     assert [x.name for x in zeros[1].layers] == ["conv1", "conv2", "head.1"]
 
 
+def test_layers_with_one_codebook_and_codes_of_their_own_are_counted_each():
+    model = tc.share_weights(nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4, bias=False)), 2)
+    model[1].codebook = model[0].codebook
+    assert tc.summary(model, (4,)).parameters == 16 + 4 + 16
+
+
 def test_the_sparsity_report_is_that_of_the_pruned_model(models):
     assert tc.sparsity_report(models[1]) == tc.sparsity_report(models[0])
     assert tc.sparsity_report(models[1]).sparsity == pytest.approx(0.75, abs=1e-3)
