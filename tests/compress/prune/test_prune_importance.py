@@ -63,6 +63,11 @@ def test_lamp_ranks_a_layer_by_magnitude_and_empties_none(arrays):
     assert left["lamp"] > 1
 
 
+def test_what_lamp_says_of_a_unit_is_the_sum_over_its_weights():
+    rows = np.array([[0.3, 0.4], [0.6, 0.0]])
+    np.testing.assert_allclose(criterion("lamp").of_units(rows), [0.7, 0.6])
+
+
 def test_random_follows_its_seed_alone(arrays):
     w, _ = arrays
     one, same, other = (random(seed)(w, None) for seed in (1, 1, 2))
