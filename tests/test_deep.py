@@ -398,6 +398,8 @@ REFUSED = {
     ),
     "more bits than there are": ({"bias_bits": 12}, ValueError, "bias_bits = 12"),
     "rounded and not": ({"bias_bits": 5, "half": False}, ValueError, "half=False says not to"),
+    "a number of callbacks": ({"callbacks": 3}, TypeError, "callbacks must be a list"),
+    "a number of terms": ({"teacher": network(), "terms": 3}, TypeError, "must be terms"),
     "a set of two": ({"validate": (1, 2)}, TypeError, "tc.data.Dataset"),
 }  # fmt: skip
 

@@ -21,7 +21,7 @@ from typing import Any
 from tinycompress import nn, optim
 from tinycompress.compress.distill.learning import distill
 from tinycompress.compress.distill.losses import check_weights
-from tinycompress.compress.distill.objective import Teachers
+from tinycompress.compress.distill.objective import Teachers, checked_terms
 from tinycompress.compress.prune import GradualPruning, empty_dead_units
 from tinycompress.compress.prune.iterative import (
     MakeOptimizer,
@@ -199,9 +199,11 @@ class _Training:
                 f"deep_compress: there is no option {', '.join(map(repr, unknown))}; beside its "
                 f"arguments there are {', '.join(OPTIONS)}, and with a teacher {', '.join(TAUGHT)}"
             )
-        self.callbacks = list(options.get("callbacks", ()))
+        given = options.get("callbacks", ())
+        self.callbacks = list(given) if isinstance(given, Iterable) else given
         refuse_ramps("deep_compress", self.callbacks)
         check_weights(temperature, alpha)
+        checked_terms(options.get("terms"))
         self.data, self.teacher = data, teacher
         self.batch_size = count(
             "deep_compress: batch_size", options.get("batch_size", BATCH_SIZE), least=1

@@ -201,7 +201,7 @@ def checked_terms(terms: Sequence[Term] | Term | None) -> list[Term]:
     """A list of terms, or a ``TypeError``."""
     if isinstance(terms, Term):
         return [terms]
-    given = list(terms or ())
+    given = list(terms) if isinstance(terms, Iterable) else [] if terms is None else [terms]
     for term in given:
         if not isinstance(term, Term):
             kind = f"the class {term.__name__}" if isinstance(term, type) else repr(term)

@@ -146,6 +146,8 @@ def check_functions(who: str, **given: Any) -> None:
 
 def refuse_ramps(who: str, callbacks: Iterable[Any]) -> None:
     """Raise ValueError where a callback prunes in a run that prunes already."""
+    if not isinstance(callbacks, Iterable):
+        raise TypeError(f"{who}: callbacks must be a list of train.Callback, got {callbacks!r}")
     if any(isinstance(each, Ramp) for each in callbacks):
         raise ValueError(f"{who} prunes by itself: leave out callbacks that prune")
 
