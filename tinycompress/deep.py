@@ -203,13 +203,14 @@ class _Training:
         self.callbacks = list(given) if isinstance(given, Iterable) else given
         refuse_ramps("deep_compress", self.callbacks)
         check_weights(temperature, alpha)
-        checked_terms(options.get("terms"))
         self.data, self.teacher = data, teacher
         self.batch_size = count(
             "deep_compress: batch_size", options.get("batch_size", BATCH_SIZE), least=1
         )
         own = {"seed": seed, "workers": workers, "batch_size": self.batch_size}
         self.options = {**options, **own}
+        if "terms" in options:
+            self.options["terms"] = checked_terms(options["terms"])
         if teacher is not None:
             self.options |= {"temperature": temperature, "alpha": alpha}
 
