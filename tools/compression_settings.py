@@ -220,6 +220,7 @@ LONG: dict[str, Any] = {"importance": "lamp", "init": "density", "bias_bits": 5}
 
 SETTINGS: dict[str, Setting] = {
     **curve(LENET300, {0.95: 5}, 30, 6),
+    **curve(LENET300, {0.977: 4}, 80, 10, shift=1, taught=True, seeds=3, **LONG),
     **descent(LENET300, FAR300, 40, 15, 6, shift=1, taught=True, seeds=3, **LONG),
     **descent(LENET300, FAR300, 40, 15, 6, shift=1, seeds=2, **LONG),
     **curve(LENET300, {0.98: 4}, 40, 6, shift=0, seeds=2, **LONG),
