@@ -17,6 +17,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 from compression_settings import SETTINGS, Setting
+from experiments import with_spread
 from pictures import save
 
 import tinycompress as tc
@@ -79,10 +80,10 @@ def curve() -> None:
         for words, files in measured(model).items():
             files.sort(key=lambda f: f["mean"]["bytes"])
             for f in files:
-                mean, std = f["mean"], f["std"]
+                mean = f["mean"]
                 print(
                     f"{f['name']:28} {mean['bytes']:8,.0f} {mean['ratio']:7.1f} "
-                    f"{mean['error']:7.3f} ± {std['error']:.3f} {len(f['seeds']):6}"
+                    f"{with_spread(f, 'error', 3):>15} {len(f['seeds']):6}"
                 )
             sizes, errors, spread = (
                 [f[kind][key] for f in files]

@@ -37,6 +37,7 @@ from experiments import (
     pending,
     read,
     row_of,
+    with_spread,
     with_summary,
     write,
 )
@@ -156,7 +157,7 @@ def table(out: Path) -> Iterator[str]:
         if not file:
             continue
         mean = file["mean"]
-        error = f"{mean['error']:.3f} ± {file['std']['error']:.3f}"
+        error = with_spread(file, "error", 3)
         yield (
             f"{name:28}{error:>15}{file['worst']['error']:>7.2f}{mean['dense error']:>8.3f}"
             f"{mean['bytes']:>10,.0f}{mean['ratio']:>8.1f}{mean['nonzero']:>9,.0f}"

@@ -38,6 +38,7 @@ from experiments import (
     pending,
     read,
     row_of,
+    with_spread,
     write,
 )
 
@@ -135,7 +136,7 @@ def table(out: Path) -> Iterator[str]:
         agree = f"{mean['agreement']:.2%}" if "agreement" in mean else ""
         closed = gap_closed(out, name)
         share = "" if closed is None else f"{closed:.0%}"
-        errors = f"{mean['errors']:.1f} ± {file['std']['errors']:.1f}"
+        errors = with_spread(file, "errors", 1)
         yield (
             f"{name:28}{errors:>14}{file['worst']['errors']:>7}{mean['parameters']:>12,.0f}"
             f"{mean['bytes']:>12,.0f}{mean['calibration error']:>8.4f}{agree:>8}{share:>8}"

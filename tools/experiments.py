@@ -176,6 +176,12 @@ def summary(rows: Sequence[dict[str, Any]], numbers: Sequence[str]) -> dict[str,
     return {k: {c: round(f(v), 6) for c, v in columns.items()} for k, f in ways.items()}
 
 
+def with_spread(file: Mapping[str, Any], key: str, digits: int) -> str:
+    """Mean ± standard deviation; of a single seed, which has none, the number alone."""
+    mean = f"{file['mean'][key]:.{digits}f}"
+    return f"{mean} ± {file['std'][key]:.{digits}f}" if len(file["seeds"]) > 1 else mean
+
+
 # --------------------------------------------------------------------------------- the command line
 
 
