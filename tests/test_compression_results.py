@@ -166,3 +166,9 @@ def test_a_setting_goes_on_from_what_another_pruned(work):
         zero = before.get_submodule(name).weight.data == 0
         assert not after.get_submodule(name).weight.data[zero].any()
         assert not compressed.model.get_submodule(name).weight.data[zero].any()
+
+
+def test_a_single_seed_has_no_spread():
+    file = {"mean": {"error": 1.0}, "std": {"error": 0.25}, "seeds": [{}, {}]}
+    assert results.with_spread(file, "error", 2) == "1.00 ± 0.25"
+    assert results.with_spread({**file, "seeds": [{}]}, "error", 2) == "1.00"
