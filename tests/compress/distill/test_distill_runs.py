@@ -107,6 +107,19 @@ def test_a_run_with_another_loss_is_not_gone_on_with(other, teacher, tmp_path):
         learn(teacher, start, **{**given, **other})
 
 
+@pytest.mark.parametrize("terms", [None, EVERYTHING], ids=["formula", "everything"])
+@pytest.mark.parametrize("several", [False, True])
+def test_a_run_with_another_teacher_is_not_gone_on_with(terms, several, teacher, tmp_path):
+    start, file = student_net(), tmp_path / "student.safetensors"
+    given = {"terms": terms, "checkpoint": file, "resume": True, "workers": 1}
+    other = teacher.copy()
+    other.fc1.bias.data[0] += 0.5
+    learn([teacher, teacher] if several else teacher, start, epochs=1, **given)
+    with pytest.raises(CheckpointError, match="teachers="):
+        learn([teacher, other] if several else other, start, **given)
+    learn([teacher, teacher.copy()] if several else teacher.copy(), start, **given)
+
+
 # ------------------------------------------------------------------------ quantized and pruned
 
 

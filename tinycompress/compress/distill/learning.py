@@ -25,6 +25,7 @@ from tinycompress.compress.distill.objective import (
     DistillationObjective,
     Teachers,
     checked_terms,
+    fingerprint,
     teacher_list,
     teacher_shares,
     with_teacher_logits,
@@ -100,6 +101,7 @@ def distill(
             model.to(pupil.device)
     else:
         data = with_teacher_logits(teachers, data, workers=fit_options.get("workers"))
+        objective.taught_by = [fingerprint(model) for model in teachers]
     with learned_adapters(objective, pupil, data.images, optimizer):
         fit(pupil, data, epochs, optimizer, objective=objective, schedule=schedule, **fit_options)
     return pupil

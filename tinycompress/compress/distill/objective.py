@@ -16,6 +16,7 @@ looked at.
 from __future__ import annotations
 
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeGuard
@@ -61,6 +62,8 @@ class DistillationObjective:
     Attributes:
         terms: all of the loss, the formula's two included.
         adapters: the learned maps of hints, by the place of their term (``adapters.py``).
+        taught_by: who the teachers are (:func:`fingerprint`). With cached logits only whoever
+            computed them can say: it is empty until it is set, as :func:`distill` does.
 
     Raises:
         TypeError, ValueError: a number out of range, something that is no term or no model, or a
@@ -86,6 +89,7 @@ class DistillationObjective:
         models = [] if teacher is None else teacher_list(teacher)
         self.weights = teacher_shares(teacher_weights, len(models) or None)
         self.teachers = [model.copy().eval() for model in models]
+        self.taught_by = [fingerprint(model) for model in models]
         self.adapters: dict[int, Module] = {}
         self._check_terms()
 
@@ -124,9 +128,9 @@ class DistillationObjective:
         return found
 
     def __repr__(self) -> str:
-        """What a checkpoint knows of it: the loss, and the kinds of the teachers."""
-        kinds = [type(teacher).__name__ for teacher in self.teachers] or "cached"
-        return f"DistillationObjective({self.terms}, teachers={kinds}, weights={self.weights})"
+        """What a checkpoint knows of it: the loss, and who the teachers are."""
+        teachers = self.taught_by or "cached"
+        return f"DistillationObjective({self.terms}, teachers={teachers}, weights={self.weights})"
 
     # ------------------------------------------------------------------------------ inside a step
 
@@ -224,6 +228,14 @@ def teacher_list(teacher: Any) -> list[Module]:
         if not isinstance(model, Module):
             raise TypeError(f"teacher must be a model or several, got a {type(model).__name__}")
     return models
+
+
+def fingerprint(model: Module) -> str:
+    """Class and CRC-32 of all that it learned, by which a resumed run knows its teacher again."""
+    crc = 0
+    for name, array in sorted(model.state_dict().items()):
+        crc = zlib.crc32(name.encode() + to_numpy(array).tobytes(), crc)
+    return f"{type(model).__name__} {crc:08x}"
 
 
 def _lost(term: Term, lesson: Lesson) -> Tensor:
