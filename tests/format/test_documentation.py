@@ -110,6 +110,7 @@ DEFAULTS = {
     "LogSoftmax": ({}, {"axis": -1}),
     "Concat": ({}, {"axis": 1}),
     **dict.fromkeys(("ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "Identity", "Add"), ({}, {})),
+    "Ensemble": ({"weights": [1.0, 2.0]}, {"models": None, "mean": "logits"}),
     "article-cnn": ({}, {"classes": 10}),
     "tiny-cnn": ({}, {"width": 4}),
     "lenet-300-100": ({}, {}),
