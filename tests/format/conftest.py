@@ -15,7 +15,7 @@ from tinycompress.format import registry
 @pytest.fixture(autouse=True)
 def _own_registry(monkeypatch):
     """What a test registers is forgotten after it."""
-    monkeypatch.setattr(registry, "_registered", {})
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
 
 
 @pytest.fixture(params=SAMPLES)

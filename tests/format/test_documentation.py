@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tinycompress import format as fmt, models, nn
+from tinycompress.format import registry
 from tinycompress.format.construct import build
 from tinycompress.format.describe import config_of
 from tinycompress.format.registry import LAYERS
@@ -110,7 +111,7 @@ DEFAULTS = {
     "LogSoftmax": ({}, {"axis": -1}),
     "Concat": ({}, {"axis": 1}),
     **dict.fromkeys(("ReLU", "Sigmoid", "Tanh", "GELU", "SiLU", "Identity", "Add"), ({}, {})),
-    "Ensemble": ({"weights": [1.0, 2.0]}, {"models": None, "mean": "logits"}),
+    "Ensemble": ({"models": None, "weights": [1.0, 2.0]}, {"mean": "logits"}),
     "article-cnn": ({}, {"classes": 10}),
     "tiny-cnn": ({}, {"width": 4}),
     "lenet-300-100": ({}, {}),
@@ -127,8 +128,10 @@ def test_an_argument_that_a_file_leaves_out_keeps_its_meaning(name):
 def test_every_name_of_the_package_has_its_defaults_held_in_place():
     containers = {"Sequential", "ModuleList"}
     layers = set(LAYERS)
-    missing = (layers | set(models.names())) - containers - set(DEFAULTS)
+    registered = set(registry._registered)
+    missing = (layers | registered | set(models.names())) - containers - set(DEFAULTS)
     assert not missing, "add them to DEFAULTS, to docs/format.md and at the end of words.py"
+    assert all(f"`{name}`" in PAGE for name in registered)
     for name in (*layers, *models.names()):
         assert f"`{name}`" in PAGE
         assert name in WORDS
