@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import tinycompress as tc
 from tinycompress import models, nn, optim, random
 from tinycompress.backend import to_device, to_numpy
 from tinycompress.compress.quantize import (
@@ -301,3 +302,24 @@ def test_the_report_refuses_two_different_models():
         quantization_report(nn.Sequential({"conv1": nn.ReLU()}), q)
     with pytest.raises(ValueError, match="the weight of 'conv1' has shape"):
         quantization_report(models.TinyCNN(5), q)
+
+
+@pytest.mark.parametrize("config", [
+    QuantConfig(8), QuantConfig(4, "affine", "per_group", 4), QuantConfig(8, dynamic=True),
+    QuantConfig(8, activations=8),
+])  # fmt: skip
+def test_codes_that_two_layers_share_are_counted_once_in_a_loaded_model_too(config, tmp_path):
+    tied = nn.Linear(6, 6)
+    model = nn.Sequential(tied, nn.ReLU(), tied, nn.ReLU(), nn.Linear(6, 2, bias=False))
+    x = np.random.default_rng(0).random((9, 6)).astype("f")
+    q = quantize(model, config, x if config.activations else None)
+    tc.save(q, tmp_path / "q.tcz")
+    loaded = tc.load(tmp_path / "q.tcz")
+    assert loaded[0] is not loaded[2]
+    for each in (q, loaded):
+        counted = tc.summary(each, (6,))
+        assert counted.parameters == 6 * 6 + 6 + 12
+        assert counted.nonzero == sum(q[i].count_parameters()[1] for i in (0, 4))
+    loaded[2].weight_codes = loaded[2].weight_codes.copy()
+    again = tc.summary(loaded, (6,)).parameters
+    assert again == 6 * 6 + 6 + 12 + 6 * 6

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any, ClassVar, Self
 
 from tinycompress import nn
@@ -99,11 +99,18 @@ class QuantizedLayer(nn.Module):
 
     def count_parameters(self) -> tuple[int, int]:
         """(weights and biases, how many are not zero): a code equal to its zero point is a zero."""
-        total, nonzero = super().count_parameters()
+        return self._and_codes(super().count_parameters())
+
+    def count_repeated(self, seen: Container[int]) -> tuple[int, int]:
+        """Layers that are tied share their codes: so does a file that holds them once."""
+        again = super().count_repeated(seen)
+        return self._and_codes(again) if id(self.weight_codes) in seen else again
+
+    def _and_codes(self, count: tuple[int, int]) -> tuple[int, int]:
         codes, q = self.weight_codes, self.quantization
         with on_device(codes):
             zero_point = spread(self.weight_zero_point, codes.shape, q.axis, q.group_size)
-            return total + codes.size, nonzero + int((codes != zero_point).sum())
+            return count[0] + codes.size, count[1] + int((codes != zero_point).sum())
 
     def __repr__(self) -> str:
         arguments = {**self.config(), **self.quantization.to_dict()}

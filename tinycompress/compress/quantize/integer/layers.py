@@ -17,7 +17,7 @@ the maximum is taken before the requantization, which never decreases.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -241,11 +241,18 @@ class IntegerLayer(IntegerModule):
         return math.prod(output_shape[1:]) * math.prod(self.weight_codes.shape[1:])
 
     def count_parameters(self) -> tuple[int, int]:
-        own = [a for a in (self.weight_codes, self.bias) if a is not None]
-        return sum(a.size for a in own), sum(int((a != 0).sum()) for a in own)
+        return _counted([self.weight_codes, self.bias])
+
+    def count_repeated(self, seen: Container[int]) -> tuple[int, int]:
+        return _counted([a for a in (self.weight_codes, self.bias) if id(a) in seen])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_kept": None}
+
+
+def _counted(arrays: list[Array | None]) -> tuple[int, int]:
+    own = [a for a in arrays if a is not None]
+    return sum(a.size for a in own), sum(int((a != 0).sum()) for a in own)
 
 
 def _step_of(finish: Callable[[Array], Array]) -> Callable[..., Result]:
