@@ -8,7 +8,14 @@ from scipy.special import log_softmax, softmax
 
 import tinycompress as tc
 from tinycompress.backend import to_device, to_numpy
-from tinycompress.compress.distill import distillation_loss, soft_target_loss
+from tinycompress.compress.distill import (
+    attention_transfer_loss,
+    decoupled_loss,
+    distillation_loss,
+    hint_loss,
+    logit_matching_loss,
+    soft_target_loss,
+)
 from tinycompress.tensor import Tensor
 
 temperatures = st.floats(0.5, 50)
@@ -219,3 +226,43 @@ def test_logits_that_do_not_fit_are_refused():
             distillation_loss(z_s, other, y)
     with pytest.raises(ValueError, match=r"needs labels; without them, alpha=1"):
         distillation_loss(z_s, z_t, None, alpha=0.9)
+
+
+def test_a_batch_of_no_samples_has_no_mean():
+    """Rather than NaN."""
+    for loss, shape in [
+        (distillation_loss, (0, 3)), (logit_matching_loss, (0, 3)), (hint_loss, (0, 4)),
+        (attention_transfer_loss, (0, 2, 3, 3)),
+    ]:  # fmt: skip
+        none = np.zeros(shape)
+        labels = [np.zeros(0, int)] if loss is distillation_loss else []
+        with pytest.raises(ValueError, match="N ≥ 1"):
+            loss(none, none, *labels)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4])
+def test_decoupled_wants_one_label_for_each_sample(length):
+    """A single one would stand for all of them in silence."""
+    z_s, z_t, _ = draw(6, (3, 4))
+    with pytest.raises(ValueError, match=rf"labels must be \(3,\) integers, got \({length},\)"):
+        decoupled_loss(z_s, z_t, np.zeros(length, int))
+
+
+@pytest.mark.parametrize("T", [1e-40, 1e-19, 1e19, 1e200])
+def test_a_temperature_whose_square_is_no_number_is_refused(T):
+    z_s, z_t, y = (a.astype(np.float32) if a.dtype.kind == "f" else a for a in draw(6, (2, 3)))
+    for loss in (distillation_loss, decoupled_loss):
+        with pytest.raises(ValueError, match=r"temperature must lie in 1e-18 … 1e\+18"):
+            loss(z_s, z_t, y, T)
+    with pytest.raises(ValueError, match="temperature must lie in"):
+        soft_target_loss(z_s, z_t, T)
+
+
+@pytest.mark.parametrize("T", [1e-18, 1e-6, 1e6, 1e18])
+def test_at_extreme_temperatures_loss_and_derivative_are_finite(T):
+    z_s, z_t, y = draw(6, (4, 5))
+    leaf = Tensor(z_s.astype(np.float32), requires_grad=True)
+    loss = distillation_loss(leaf, z_t.astype(np.float32), y, T, 0.5)
+    loss.backward()
+    assert np.isfinite(loss.item())
+    assert np.isfinite(leaf.grad).all()

@@ -35,9 +35,9 @@ def attention_transfer_loss(student_features: Any, teacher_features: Any) -> Ten
     """
     a_s = as_float_tensor(student_features)
     a_t = as_float_tensor(teacher_features).detach()
-    if a_s.ndim != 4 or a_t.ndim != 4 or len(a_s) != len(a_t):
+    if a_s.ndim != 4 or a_t.ndim != 4 or len(a_s) != len(a_t) or not len(a_s):
         raise ValueError(
-            "attention_transfer_loss: both layers must give out (N, C, H, W), got "
+            "attention_transfer_loss: both layers must give out (N, C, H, W), N ≥ 1, got "
             f"{a_s.shape} and {a_t.shape}"
         )
     size = _smaller(*a_s.shape[2:], *a_t.shape[2:])

@@ -23,7 +23,7 @@ from tinycompress import functional as F
 from tinycompress.backend import array_module, on_device
 from tinycompress.compress.distill.losses import check_weights, has_numbers, logit_pair
 from tinycompress.optim.checks import non_negative
-from tinycompress.tensor import Tensor
+from tinycompress.tensor import Tensor, as_tensor
 
 OUT_OF_THE_QUESTION = 1e9
 """Taken off the label's logit, it leaves a probability of exactly 0, and a finite logarithm."""
@@ -54,6 +54,9 @@ def decoupled_loss(
     z_s, z_t = logit_pair(student_logits, teacher_logits)
     if labels is None or not has_numbers(labels):
         raise ValueError("decoupled_loss: every sample needs a label, (N) integers")
+    shape = as_tensor(labels).shape
+    if shape != z_s.shape[:1]:
+        raise ValueError(f"decoupled_loss: labels must be {z_s.shape[:1]} integers, got {shape}")
     if z_s.shape[1] < 2:
         raise ValueError(f"decoupled_loss: needs two classes or more, got logits {z_s.shape}")
     is_label = F.one_hot(labels, z_s.shape[1]).to(z_s.dtype)

@@ -30,10 +30,10 @@ def hint_loss(student_features: Any, teacher_features: Any) -> Tensor:
     """
     f_s = as_float_tensor(student_features)
     f_t = as_float_tensor(teacher_features).detach()
-    if f_s.shape != f_t.shape or f_s.ndim < 2:
+    if f_s.shape != f_t.shape or f_s.ndim < 2 or not len(f_s):
         raise ValueError(
             f"hint_loss: student {f_s.shape} and teacher {f_t.shape} must be features (N, ...) of "
-            'one shape; an adapter makes them so: Hint(..., adapter="auto")'
+            'one shape, N ≥ 1; an adapter makes them so: Hint(..., adapter="auto")'
         )
     difference = f_s - f_t
     return 0.5 * (difference * difference).sum() / len(f_s)

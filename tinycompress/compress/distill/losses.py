@@ -37,6 +37,8 @@ from tinycompress import functional as F
 from tinycompress.optim.checks import positive, unit_interval
 from tinycompress.tensor import Tensor, as_float_tensor, as_tensor
 
+COLDEST, HOTTEST = 1e-18, 1e18  # float32 holds their squares, and no logit divided by them is ∞
+
 
 def distillation_loss(
     student_logits: Any,
@@ -82,7 +84,7 @@ def soft_target_loss(
         ValueError: logits that are not (N, K), or not of one shape; ``temperature`` out of range;
             weights that are not (N).
     """
-    positive("temperature", temperature)
+    check_temperature(temperature)
     z_s, z_t = logit_pair(student_logits, teacher_logits)
     log_q = F.log_softmax(z_s / temperature, axis=1)
     log_p = F.log_softmax(z_t / temperature, axis=1)
@@ -133,15 +135,25 @@ def logit_pair(student_logits: Any, teacher_logits: Any) -> tuple[Tensor, Tensor
     """The student's logits, and the teacher's as a constant; both (N, K)."""
     z_s = as_float_tensor(student_logits)
     z_t = as_float_tensor(teacher_logits).detach()
-    if z_s.ndim != 2 or z_s.shape != z_t.shape:
+    if z_s.ndim != 2 or z_s.shape != z_t.shape or not len(z_s):
         raise ValueError(
             "distillation: the student's logits and the teacher's must both be (N, classes), got "
-            f"{z_s.shape} and {z_t.shape}"
+            f"{z_s.shape} and {z_t.shape}; N ≥ 1"
         )
     return z_s, z_t
 
 
 def check_weights(temperature: float, alpha: float) -> None:
-    """Raise unless 0 < T < ∞ and 0 ≤ α ≤ 1."""
-    positive("temperature", temperature)
+    """Raise unless T is a temperature and 0 ≤ α ≤ 1."""
+    check_temperature(temperature)
     unit_interval("alpha, the share of the teacher,", alpha)
+
+
+def check_temperature(temperature: float) -> None:
+    """Raise unless 0 < T < ∞, and float32 can hold T²."""
+    positive("temperature", temperature)
+    if not COLDEST <= temperature <= HOTTEST:
+        raise ValueError(
+            f"temperature must lie in {COLDEST:g} … {HOTTEST:g}, got {temperature!r}; 2 to 10 are "
+            "usual"
+        )
