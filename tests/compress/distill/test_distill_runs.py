@@ -9,6 +9,7 @@ from tinycompress import nn, optim
 from tinycompress.compress.distill import (
     Attention,
     Decoupled,
+    Ensemble,
     Hint,
     LogitMatching,
     Relations,
@@ -118,6 +119,17 @@ def test_a_run_with_another_teacher_is_not_gone_on_with(terms, several, teacher,
     with pytest.raises(CheckpointError, match="teachers="):
         learn([teacher, other] if several else other, start, **given)
     learn([teacher, teacher.copy()] if several else teacher.copy(), start, **given)
+
+
+@pytest.mark.parametrize("terms", [None, EVERYTHING[4:]], ids=["formula", "terms"])
+@pytest.mark.parametrize("other", [{"weights": [1, 0]}, {"mean": "probabilities"}])
+def test_an_ensemble_of_the_same_models_may_be_another_teacher(other, terms, teacher, tmp_path):
+    start, models = student_net(), [teacher, teacher_net()]
+    given = {"terms": terms, "checkpoint": tmp_path / "c", "resume": True, "workers": 1}
+    learn(Ensemble(models), start, epochs=1, **given)
+    with pytest.raises(CheckpointError, match="teachers="):
+        learn(Ensemble(models, **other), start, **given)
+    learn(Ensemble(models).copy(), start, **given)
 
 
 # ------------------------------------------------------------------------ quantized and pruned

@@ -88,6 +88,12 @@ def test_ensembles_that_are_none_are_refused(teacher):
         Ensemble([])
     with pytest.raises(ValueError, match=r"2 weights for 1 teacher$"):
         Ensemble([teacher], [1, 2])
+    for weights in ([1e308, 1e308], [-1, 2], [0, 0], [np.nan, 1], {}):
+        with pytest.raises(ValueError, match="numbers ≥ 0 with a finite sum above 0, got"):
+            Ensemble([teacher, teacher], weights)
+    for weights in (["1", 2], [None, 1], [True, 1], np.ones((2, 1)), "12", 3):
+        with pytest.raises(TypeError, match="teacher_weights must be a list of numbers, got"):
+            Ensemble([teacher, teacher], weights)
     with pytest.raises(ValueError, match="mean must be one of logits, probabilities"):
         Ensemble([teacher], mean="median")
     with pytest.raises(ValueError, match="there must be 1 to 1,000 weights"):

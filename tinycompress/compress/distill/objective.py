@@ -19,6 +19,7 @@ import math
 import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from numbers import Real
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -231,8 +232,10 @@ def teacher_list(teacher: Any) -> list[Module]:
 
 
 def fingerprint(model: Module) -> str:
-    """Class and CRC-32 of all that it learned, by which a resumed run knows its teacher again."""
-    crc = 0
+    """Class and CRC-32 of its layers, and of all that it learned, by which a resumed run knows its
+    teacher again."""
+    layers = [(name, type(m).__name__, m.config()) for name, m in model.named_modules()]
+    crc = zlib.crc32(repr(layers).encode())
     for name, array in sorted(model.state_dict().items()):
         crc = zlib.crc32(name.encode() + to_numpy(array).tobytes(), crc)
     return f"{type(model).__name__} {crc:08x}"
@@ -257,10 +260,13 @@ def teacher_shares(weights: Sequence[float] | None, count: int | None) -> list[f
         return [1 / (count or 1)] * (count or 1)
     if isinstance(weights, str) or not isinstance(weights, Iterable):
         raise TypeError(f"teacher_weights must be a list of numbers, got {weights!r}")
-    given = [float(w) for w in weights]
-    if not given or not all(math.isfinite(w) and w >= 0 for w in given) or sum(given) == 0:
+    given = list(weights)
+    if not all(isinstance(w, Real) and not isinstance(w, bool) for w in given):
+        raise TypeError(f"teacher_weights must be a list of numbers, got {weights!r}")
+    given = [float(w) for w in given]
+    if not all(w >= 0 for w in given) or not 0 < sum(given) < math.inf:
         raise ValueError(
-            f"teacher_weights must be finite numbers ≥ 0 that are not all 0, got {weights!r}"
+            f"teacher_weights must be numbers ≥ 0 with a finite sum above 0, got {weights!r}"
         )
     if count is not None and len(given) != count:
         teachers = "1 teacher" if count == 1 else f"{count} teachers"
