@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from tinycompress import functional as F, optim
+from tinycompress import functional as F, optim, random
 from tinycompress.backend import Array, on_device, to_device
 from tinycompress.compress.distill.terms import Hint
 from tinycompress.graph import no_grad
@@ -91,13 +91,17 @@ def learned_adapters(
 
     Raises:
         ValueError: features that no adapter makes comparable; an adapter with buffers (batch
-            norm), which a checkpoint would not keep.
+            norm), which a checkpoint would not keep; a student that has their names taken.
     """
     hints = {k: t for k, t in enumerate(objective.terms) if isinstance(t, Hint) and t.adapter}
     if not hints:
         yield
         return
-    objective.adapters = _made(objective, hints, student, images)
+    stream = random.get_state()  # dropout has the numbers that it would have without hints
+    try:
+        objective.adapters = _made(objective, hints, student, images)
+    finally:
+        random.set_state(stream)
     lent = _lend(student, objective.adapters)
     group = None if optimizer is None else optimizer.param_groups[-1]
     if group is not None:
@@ -108,7 +112,7 @@ def learned_adapters(
         for name in lent:
             delattr(student, name)
         if optimizer is not None and group is not None:
-            group["params"] = group["params"][: -len(lent)]
+            group["params"] = group["params"][: len(group["params"]) - len(lent)]
             kept = sum(len(g["params"]) for g in optimizer.param_groups)
             optimizer.state = {k: s for k, s in optimizer.state.items() if k < kept}
 
@@ -156,6 +160,12 @@ def _lend(student: Module, adapters: dict[int, Module]) -> dict[str, Parameter]:
         for place, adapter in adapters.items()
         for name, p in adapter.named_parameters()
     ]
+    for name, _ in named:
+        if hasattr(student, name):
+            raise ValueError(
+                f"the adapters of hints are lent to the student, and {type(student).__name__} has "
+                f"an {name!r} of its own; give that another name"
+            )
     for name, p in named:
         setattr(student, name, p)
     return dict(named)
