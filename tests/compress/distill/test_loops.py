@@ -327,3 +327,14 @@ def test_a_cohort_on_every_device(device):
     trained = mutual_learning(models, blobs(40), epochs=1)
     assert [m.device for m in trained] == [m.device for m in models]
     assert isinstance(trained[0](blobs(2).to(trained[0].device).images), Tensor)
+
+
+def test_models_of_a_cohort_that_do_not_go_together_are_named():
+    """Before anything is trained."""
+    data, model = blobs(8), plain_student()
+    one = tc.nn.Sequential(tc.nn.Flatten(), tc.nn.Linear(36, 1))
+    with pytest.raises(ValueError, match=r"the models tell \[5, 1\] classes apart"):
+        mutual_learning([model, one], data, epochs=1)
+    wide = tc.nn.Sequential(tc.nn.Flatten(), tc.nn.Linear(40, 5))
+    with pytest.raises(ValueError, match="mutual_learning: model 1 does not take these images"):
+        mutual_learning([model, wide], data, epochs=1)

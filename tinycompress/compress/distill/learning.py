@@ -34,7 +34,7 @@ from tinycompress.compress.distill.taps import tapped_layer
 from tinycompress.compress.distill.terms import FeatureTerm, Term
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
-from tinycompress.train.evaluate import predict
+from tinycompress.train.evaluate import has_classes, predict
 from tinycompress.train.fit import fit
 
 
@@ -126,26 +126,29 @@ def with_labels(data: Dataset, classes: int) -> Dataset:
         ValueError: targets of another shape, or rows that are no shares of the classes.
     """
     if len(data.arrays) > 1:
-        if data.labels.dtype.kind == "f":
-            _check_targets(to_numpy(data.labels), classes)
+        check_targets("distill", data, classes)
         return data
     with on_device(data.images):
         nothing = array_module(data.images).zeros((len(data), classes), data.images.dtype)
     return Dataset(data.images, nothing, name=data.name)
 
 
-def _check_targets(targets: np.ndarray, classes: int) -> None:
-    if targets.ndim != 2 or targets.shape[1] != classes:
+def check_targets(verb: str, data: Dataset, classes: int) -> None:
+    """Raise where the labels of ``data`` are neither numbers (N,) nor shares of the classes."""
+    if has_classes(data):
+        return
+    targets = to_numpy(data.labels)
+    if targets.ndim != 2 or targets.shape[1] != classes or targets.dtype.kind not in "fb":
         raise ValueError(
-            f"distill: labels must be class numbers (N,) or targets (N, {classes}), got "
-            f"{targets.shape}"
+            f"{verb}: labels must be class numbers (N,) or targets (N, {classes}) of shares, got "
+            f"{targets.shape} of {targets.dtype}"
         )
     sums = targets.sum(axis=1)
     bad = (targets < 0).any(axis=1) | ((abs(sums - 1) > 1e-3) & (sums != 0))
     if bad.any():
         first = int(bad.argmax())
         raise ValueError(
-            "distill: a row of targets must be shares ≥ 0 that add up to 1, or zeros where the "
+            f"{verb}: a row of targets must be shares ≥ 0 that add up to 1, or zeros where the "
             f"label is missing; row {first} is {targets[first]}"
         )
 
@@ -162,9 +165,9 @@ def _check_layers(student: Module, terms: Sequence[Term]) -> None:
 
 def _check_classes(teachers: Sequence[Module], student: Module, data: Dataset) -> int:
     """Ask all for one image, before the teachers answer for all of them; how many classes."""
-    z_s = _asked_once("the student", student, data)
+    z_s = asked_once("distill: the student", student, data)
     for teacher in teachers:
-        z_t = _asked_once("the teacher", teacher, data)
+        z_t = asked_once("distill: the teacher", teacher, data)
         if not np.isfinite(z_t).all():
             raise ValueError(f"distill: the teacher answers {z_t[0]}, which nobody can learn from")
         if z_t.shape != z_s.shape:
@@ -175,14 +178,14 @@ def _check_classes(teachers: Sequence[Module], student: Module, data: Dataset) -
     return z_s.shape[1]
 
 
-def _asked_once(who: str, model: Module, data: Dataset) -> np.ndarray:
-    """What a model answers for the first image, (1, K)."""
+def asked_once(who: str, model: Module, data: Dataset) -> np.ndarray:
+    """What a model answers for the first image, (1, K); what it refuses is refused by name."""
     one = data.images[:1]
     try:
         return to_numpy(predict(model, one, workers=1))
     except (TypeError, ValueError) as error:
         refused = ValueError(
-            f"distill: {who} does not take these images, {one.dtype} {one.shape[1:]}: {error}"
+            f"{who} does not take these images, {one.dtype} {one.shape[1:]}: {error}"
         )
         for note in getattr(error, "__notes__", ()):  # in which layer
             refused.add_note(note)

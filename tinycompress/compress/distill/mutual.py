@@ -20,6 +20,7 @@ from typing import Any
 
 from tinycompress import optim
 from tinycompress.compress.distill.ensemble import Ensemble
+from tinycompress.compress.distill.learning import asked_once, check_targets
 from tinycompress.compress.distill.losses import check_weights, label_loss, soft_target_loss
 from tinycompress.compress.distill.objective import teacher_list
 from tinycompress.data import Dataset
@@ -88,7 +89,8 @@ def mutual_learning(
 
     Raises:
         TypeError, ValueError: fewer than two models, or the same one twice; models of other
-            classes; data without labels; a number out of range.
+            classes, or that do not take the images; data without labels, or with targets that are
+            no shares; a number out of range.
     """
     if "objective" in fit_options:
         raise TypeError("mutual_learning brings its own objective; for another one, use fit")
@@ -101,6 +103,18 @@ def mutual_learning(
     members = teacher_list(models)
     if len(members) < 2 or len({id(m) for m in members}) < len(members):
         raise ValueError("mutual_learning needs two models or more, each another object")
+    check_targets("mutual_learning", data, _check_classes(members, data))
     cohort, optimizer, schedule = copy.deepcopy((Ensemble(members), optimizer, schedule))
     fit(cohort, data, epochs, optimizer, objective=objective, schedule=schedule, **fit_options)
     return list(cohort.members)
+
+
+def _check_classes(models: Sequence[Module], data: Dataset) -> int:
+    """Ask all for one image; how many classes."""
+    found = [
+        asked_once(f"mutual_learning: model {k}", model, data).shape[1]
+        for k, model in enumerate(models)
+    ]
+    if len(set(found)) > 1:
+        raise ValueError(f"mutual_learning: the models tell {found} classes apart; make these one")
+    return found[0]
