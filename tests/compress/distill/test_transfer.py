@@ -13,6 +13,7 @@ from tinycompress.compress.distill import (
     distill,
     few_labels,
     joined,
+    mutual_learning,
     unlabelled,
     without_classes,
 )
@@ -70,6 +71,29 @@ def test_other_seeds_draw_other_labels():
         few_labels(few_labels(data, 1), 1)
 
 
+def test_what_is_no_set_no_class_and_no_number_is_named():
+    data = blobs(40)
+    for call, kind, message in [
+        (lambda: joined([data, data]), TypeError, r"joined: give data sets, .* got a list"),
+        (lambda: few_labels(data, 1, classes=5.5), TypeError, "few_labels: classes must be an int"),
+        (lambda: few_labels(data, 1, classes=-1), ValueError, "few_labels: classes must be an int"),
+        (lambda: few_labels(data, 1, seed="a"), TypeError, "few_labels: seed must be an integer"),
+        (lambda: few_labels(data, 1, seed=-1), ValueError, "few_labels: seed must be an integer"),
+        (lambda: without_classes(data, 2.0), TypeError, "without_classes: a class must be an int"),
+        (lambda: without_classes(data, None), TypeError, "without_classes: a class must be an int"),
+        (lambda: without_classes(Dataset(data.images), 1), ValueError, "must be class numbers"),
+        (lambda: few_labels(Dataset(data.images), 1), ValueError, "must be class numbers"),
+        (lambda: joined(cubes(data), data), ValueError, r"joined: targets must be \(N, classes\)"),
+        (lambda: joined(data, cubes(data)), ValueError, r"joined: targets must be \(N, classes\)"),
+    ]:
+        with pytest.raises(kind, match=message):
+            call()
+
+
+def cubes(data):
+    return Dataset(data.images, np.zeros((len(data), CLASSES, 2), np.float32))
+
+
 def test_sets_are_joined_and_labels_become_targets():
     labelled, rest = blobs(20), unlabelled(blobs(30, seed=2).images, CLASSES)
     both = joined(labelled, rest)
@@ -94,11 +118,19 @@ def test_targets_that_are_no_shares_are_refused(teacher):
         (np.ones((3, CLASSES)), "row 0 is"),
         (np.eye(CLASSES)[[0, 1, 2]] * [[1], [1], [-1]], "row 2 is"),
         (np.eye(CLASSES)[[0, 1, 2]] * 1.5 - 0.1, "row 0 is"),  # the sum is 1
-        (np.zeros((3, 4)), r"targets \(N, 5\), got \(3, 4\)"),
+        (np.zeros((3, 4)), r"targets \(N, 5\) of shares, got \(3, 4\) of float32"),
     ]:
         data = Dataset(images, targets.astype(np.float32))
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(ValueError, match=f"distill: .*{message}"):
             distill(teacher, plain_student(), data, epochs=1)
+        with pytest.raises(ValueError, match=f"mutual_learning: .*{message}"):
+            mutual_learning([plain_student(), plain_student()], data, epochs=1)
+    for targets, message in [
+        (np.ones((3, CLASSES), bool), "row 0 is"),
+        (np.eye(CLASSES, dtype=int)[:3], r"targets \(N, 5\) of shares, got \(3, 5\) of int64"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            distill(teacher, plain_student(), Dataset(images, targets), epochs=1)
 
 
 def test_transfer_sets_on_every_device(teacher, device):
@@ -238,8 +270,32 @@ def test_bias_correction_on_every_device(device):
     assert found.agreement == 1
 
 
+@pytest.mark.parametrize("share", [0.1, 0.0])
+def test_shares_of_all_classes_must_be_all_there_is(share):
+    """Every image is named something."""
+    shares = dict.fromkeys(range(CLASSES), share)
+    with pytest.raises(ValueError, match=r"of all 5 classes add up to .*, which is below 1"):
+        correct_bias(plain_student(), blobs(20), shares=shares)
+    correct_bias(plain_student(), blobs(20), shares=dict.fromkeys(range(CLASSES), 0.2))
+
+
 def test_what_cannot_be_corrected_is_refused():
     model, data = plain_student(), blobs(20)
+    for arguments, message in [
+        ({"shares": [0.1]}, r"shares must be \{class: how often\}, got \[0.1\]"),
+        ({"classes": 1.5}, "a class must be an integer"),
+        ({"classes": None}, "a class must be an integer"),
+        ({"classes": 3, "data": data.images}, "data must be a tc.data.Dataset, got ndarray"),
+        ({"shares": {3: 0.1}, "data": data.images}, "data must be a tc.data.Dataset, got ndarray"),
+    ]:
+        with pytest.raises(TypeError, match=message):
+            correct_bias(model, **{"data": data, **arguments})
+    for wrong, message in [
+        (Dataset(data.images), "without labels that are class numbers"),
+        (Dataset(data.images, data.labels + 5), "labels go up to 9, but the model has 5 outputs"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            correct_bias(model, wrong, 3)
     for arguments, message in [
         ({}, "give classes=.*, or shares"),
         ({"classes": 3, "shares": {3: 0.1}}, "give classes=.*, or shares"),
@@ -247,6 +303,10 @@ def test_what_cannot_be_corrected_is_refused():
         ({"shares": {3: 1.5}}, "share"),
         ({"shares": {3: 0.7, 1: 0.5}}, "add up to 1.2, which is above 1"),
         ({"classes": 3, "layer": "conv"}, "no layer with a bias of 5"),
+        (
+            {"classes": 3, "layer": "nowhere"},
+            "correct_bias: there is no layer 'nowhere'; there are",
+        ),
     ]:
         with pytest.raises(ValueError, match=message):
             correct_bias(model, data, **arguments)

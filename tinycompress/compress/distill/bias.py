@@ -15,10 +15,12 @@ Hinton, Vinyals & Dean 2015, arXiv:1503.02531, section 3: "if this bias is incre
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
 
 from tinycompress.backend import on_device, to_device, to_numpy
+from tinycompress.compress.answers import labels_of
 from tinycompress.data import Dataset
 from tinycompress.nn import Module, Parameter
 from tinycompress.optim.checks import count, unit_interval
@@ -26,6 +28,7 @@ from tinycompress.train.evaluate import has_classes, predict
 from tinycompress.train.workers import Workers
 
 ROUNDS = 10  # over several classes, whose offsets depend on each other
+SLACK = 1e-6  # of shares that should add up to 1
 
 
 def correct_bias(
@@ -50,20 +53,17 @@ def correct_bias(
 
     Raises:
         TypeError, ValueError: neither classes nor shares, or both; a class that is not there; a
-            share out of range, or shares that are more than 1 together; labels that are no class
-            numbers; a model that answers NaN, or knows one class only; no such layer, or one that
-            is not the last.
+            share out of range, or shares that are more than 1 together, or less for all classes;
+            labels that are no classes of the model's; a model that answers NaN, or knows one class
+            only; no such layer, or one that is not the last.
     """
-    wanted = [classes] if isinstance(classes, int | np.integer) else list(classes)
-    if bool(wanted) == bool(shares):
-        raise ValueError("correct_bias: give classes=[…], or shares={class: how often}")
-    if not shares and not has_classes(data):
-        raise ValueError("correct_bias: without labels that are class numbers, give shares={…}")
+    wanted = list(classes) if isinstance(classes, Iterable) else [classes]
+    _check_arguments(data, wanted, shares)
     z = to_numpy(predict(model, data.images, workers=workers)).astype(np.float64)
     if not np.isfinite(z).all():
         raise ValueError("correct_bias: the model answers NaN or infinity")
     _check_classes(z.shape[1], list(shares or wanted), list((shares or {}).values()))
-    labels = None if shares else to_numpy(data.labels)
+    labels = None if shares else labels_of("correct_bias", data, z.shape[1])
     offsets = np.zeros(z.shape[1])
     for _ in range(ROUNDS):
         before = offsets.copy()
@@ -121,6 +121,17 @@ def _between(low: float, high: float) -> float:
     return float(np.clip(0.0, low + width / 4, high - width / 4))
 
 
+def _check_arguments(data: Dataset, wanted: list[int], shares: Any) -> None:
+    if not isinstance(data, Dataset):
+        raise TypeError(f"correct_bias: data must be a tc.data.Dataset, got {type(data).__name__}")
+    if not (shares is None or isinstance(shares, Mapping)):
+        raise TypeError(f"correct_bias: shares must be {{class: how often}}, got {shares!r}")
+    if bool(wanted) == bool(shares):
+        raise ValueError("correct_bias: give classes=[…], or shares={class: how often}")
+    if not shares and (len(data.arrays) < 2 or not has_classes(data)):
+        raise ValueError("correct_bias: without labels that are class numbers, give shares={…}")
+
+
 def _check_classes(K: int, classes: list[int], shares: list[float]) -> None:
     if K < 2:
         raise ValueError("correct_bias: a model of one class has no other to choose")
@@ -129,8 +140,13 @@ def _check_classes(K: int, classes: list[int], shares: list[float]) -> None:
             raise ValueError(f"correct_bias: class {c!r} is none of the model's 0 … {K - 1}")
     for share in shares:
         unit_interval("correct_bias: a share", share)
-    if sum(shares) > 1 + 1e-9:
+    if sum(shares) > 1 + SLACK:
         raise ValueError(f"correct_bias: the shares add up to {sum(shares):g}, which is above 1")
+    if len(shares) == K and sum(shares) < 1 - SLACK:
+        raise ValueError(
+            f"correct_bias: the shares of all {K} classes add up to {sum(shares):g}, which is "
+            "below 1; leave out a class that may be named more often"
+        )
 
 
 def _moved(
@@ -159,7 +175,10 @@ def _moved(
 def _last_bias(model: Module, K: int, layer: str | None) -> Parameter:
     names = [name for name, _ in model.named_modules()] if layer is None else [layer]
     for name in reversed(names):
-        bias = getattr(model.get_submodule(name), "bias", None)
+        try:
+            bias = getattr(model.get_submodule(name), "bias", None)
+        except AttributeError as error:
+            raise ValueError(f"correct_bias: {error}") from None
         if isinstance(bias, Parameter) and bias.shape == (K,):
             return bias
     raise ValueError(f"correct_bias: there is no layer with a bias of {K} numbers to move")

@@ -32,15 +32,16 @@ def without_classes(data: Dataset, classes: int | Iterable[int]) -> Dataset:
         classes: one or several; each must be there, and others, too.
 
     Raises:
-        ValueError: labels that are no class numbers, no class, one without examples, nothing left.
+        TypeError, ValueError: labels that are no class numbers, no class, one without examples,
+            nothing left.
     """
     _check_numbers("without_classes", data)
     labels = to_numpy(data.labels)
-    gone = [classes] if isinstance(classes, int | np.integer) else list(classes)
+    gone = list(classes) if isinstance(classes, Iterable) else [classes]
     if not gone:
         raise ValueError("without_classes: name one class or more")
     for each in gone:
-        if not (labels == each).any():
+        if not (labels == count("without_classes: a class", each, least=0)).any():
             raise ValueError(f"without_classes: there is no example of class {each!r}")
     kept = ~np.isin(labels, gone)
     if not kept.any():
@@ -59,10 +60,14 @@ def few_labels(data: Dataset, per_class: int, seed: int = 0, classes: int | None
         classes: how many there are; None: ``data.classes``, or the largest label and one.
 
     Raises:
-        ValueError: labels that are no class numbers, or a class with fewer examples.
+        TypeError, ValueError: labels that are no class numbers, a class with fewer examples, or
+            another number that is none.
     """
     _check_numbers("few_labels", data)
     count("few_labels: per_class", per_class, least=0)
+    count("few_labels: seed", seed, least=0)
+    if classes is not None:
+        count("few_labels: classes", classes)
     labels = to_numpy(data.labels)
     rng = np.random.default_rng(seed)
     known = np.zeros(len(labels), bool)
@@ -88,13 +93,20 @@ def joined(*sets: Dataset) -> Dataset:
     """The examples of all sets, one behind the other; labels become targets where one has targets.
 
     Raises:
-        ValueError: no sets, sets without labels, images or targets of different shapes or dtypes.
+        TypeError, ValueError: no sets, sets without labels, images or targets of different shapes
+            or dtypes.
     """
     if not sets:
         raise ValueError("joined: give one data set or more")
+    for each in sets:
+        if not isinstance(each, Dataset):
+            raise TypeError(f"joined: give data sets, joined(a, b), got a {type(each).__name__}")
     bare = [data for data in sets if len(data.arrays) < 2]
     if bare:
         raise ValueError(f"joined: {bare[0]!r} has no labels; unlabelled(images, classes) says so")
+    for data in sets:
+        if not has_classes(data) and data.labels.ndim != 2:
+            raise ValueError(f"joined: targets must be (N, classes), got {data.labels.shape}")
     as_numbers = all(has_classes(data) for data in sets)
     widths = {data.labels.shape[1] for data in sets if not has_classes(data)}
     kinds = {(data.images.shape[1:], data.images.dtype) for data in sets}
@@ -142,7 +154,8 @@ def _with_targets(data: Dataset, targets: np.ndarray, name: str) -> Dataset:
 
 
 def _check_numbers(verb: str, data: Dataset) -> None:
-    if not has_classes(data):
+    bare = isinstance(data, Dataset) and len(data.arrays) < 2
+    if bare or not has_classes(data):
         raise ValueError(
             f"{verb}: labels must be class numbers (N,), and those of {data!r} are not"
         )
