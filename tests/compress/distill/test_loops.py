@@ -9,7 +9,10 @@ import tinycompress as tc
 from tinycompress import optim
 from tinycompress.compress.distill import (
     Ensemble,
+    Hint,
+    LogitMatching,
     MutualObjective,
+    Relations,
     born_again,
     compare,
     distill,
@@ -177,6 +180,38 @@ def test_a_student_that_is_not_made_anew_is_refused(teacher):
         born_again(teacher, lambda: 3, blobs(8), epochs=1)
     with pytest.raises(ValueError, match="generations"):
         born_again(teacher, plain_student, blobs(8), epochs=1, generations=0)
+
+
+def test_what_a_later_generation_cannot_do_is_refused_before_the_first_is_trained(teacher):
+    class Never(Callback):
+        def on_fit_begin(self, run):
+            pytest.fail("it was trained")
+
+    given = {"epochs": 1, "generations": 2, "callbacks": [Never()]}
+    for terms, message in [
+        ([Hint("conv", "conv", teacher=1)], "there are 1 teachers"),
+        ([Relations("fc", "fc2")], "no layer 'fc2'"),
+    ]:
+        with pytest.raises(ValueError, match=f"born_again: a later generation .*{message}"):
+            born_again([teacher, teacher_net()], plain_student, blobs(8), terms=terms, **given)
+    for name, value in [("optimizer", optim.Adam(teacher.parameters())), ("schedule", None)]:
+        with pytest.raises(TypeError, match=f"{name} is for one student, .* make_{name}=…"):
+            born_again(teacher, plain_student, blobs(8), **given, **{name: value})
+    first = {"epochs": 1, "generations": 1, "workers": 1, "terms": [Hint("conv", "fc2", teacher=1)]}
+    assert len(born_again([teacher, teacher_net()], plain_student, blobs(8), **first)) == 1
+
+
+def test_every_generation_has_the_terms(teacher):
+    """Also where they come from a generator, which is empty after the first."""
+    born = []
+    for terms in ([LogitMatching(2.0)], iter([LogitMatching(2.0)])):
+        tc.manual_seed(1)
+        born.append(
+            born_again(
+                teacher, plain_student, blobs(20), generations=2, epochs=1, terms=terms, workers=1
+            )
+        )
+    assert bits(born[0][1]) == bits(born[1][1])
 
 
 def test_weights_of_teachers_are_those_of_the_first_generation(teacher):

@@ -14,7 +14,13 @@ from typing import Any
 
 from tinycompress import optim
 from tinycompress.compress.distill.learning import distill
-from tinycompress.compress.distill.objective import Teachers, teacher_list
+from tinycompress.compress.distill.objective import (
+    DistillationObjective,
+    Teachers,
+    checked_terms,
+    teacher_list,
+)
+from tinycompress.compress.distill.terms import Term
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
 from tinycompress.optim.checks import count
@@ -48,7 +54,8 @@ def born_again(
         options: whatever else ``distill`` takes.
 
     Raises:
-        TypeError, ValueError: as ``distill``; a ``make_student`` that makes no new models.
+        TypeError, ValueError: as ``distill``; a ``make_student`` that makes no new models; an
+            optimizer or schedule of one student; terms that do not fit the later generations.
     """
     count("born_again: generations", generations)
     if isinstance(make_student, Module) or not callable(make_student):
@@ -56,7 +63,13 @@ def born_again(
             "born_again: make_student is a function that makes a new model, such as "
             f"models.ArticleCNN, got {type(make_student).__name__}"
         )
+    for name in sorted({"optimizer", "schedule"} & set(options)):
+        raise TypeError(
+            f"born_again: {name} is for one student, and these are {generations}; give "
+            f"make_{name}=…"
+        )
     teachers = teacher_list(teacher)
+    options["terms"] = checked_terms(options.get("terms"))
     born: list[Module] = []
     for number in range(1, generations + 1):
         student = make_student()
@@ -66,6 +79,8 @@ def born_again(
             )
         if any(student is other for other in (*teachers, *born)):
             raise ValueError("born_again: make_student gave the same model twice")
+        if number == 1 < generations:
+            _check_later(student, options["terms"])
         optimizer = make_optimizer(student)
         schedule = None if make_schedule is None else make_schedule(optimizer)
         if checkpoint is not None:
@@ -74,6 +89,16 @@ def born_again(
         born.append(distill(born[-1:] or teachers, student, data, **given))
         options.pop("teacher_weights", None)  # they are those of the first generation
     return born
+
+
+def _check_later(student: Module, terms: list[Term]) -> None:
+    """Now, rather than when the first generation is trained."""
+    try:
+        DistillationObjective(teacher=student, terms=terms)
+    except ValueError as error:
+        raise ValueError(
+            f"born_again: a later generation has the one before it as its only teacher: {error}"
+        ) from error
 
 
 def _numbered(path: Any, number: int) -> Path:
