@@ -101,7 +101,7 @@ def check_labels(verb: str, data: Dataset) -> None:
     """Raise where ``data`` is no data set whose labels are class numbers."""
     if not isinstance(data, Dataset):
         raise TypeError(f"{verb}: data must be a tc.data.Dataset, got {type(data).__name__}")
-    if not has_classes(data):
+    if len(data.arrays) < 2 or not has_classes(data):
         raise ValueError(
             f"{verb}: labels must be class numbers (N,), and those of {data!r} are not"
         )

@@ -21,6 +21,7 @@ from tinycompress.compress.distill import (
     expected_calibration_error,
     few_labels,
     reliability,
+    unlabelled,
 )
 from tinycompress.data import Dataset
 from tinycompress.train import evaluate, fit
@@ -176,9 +177,12 @@ def test_reports_of_what_cannot_be_compared_are_refused(teacher):
         distillation_report(teacher, student, one, data)
     with pytest.raises(ValueError, match="teacher tells 5 classes apart, the student 1"):
         compare(teacher, one, data)
-    for few in (few_labels(data, 1), few_labels(data.take(CLASSES), 0)):  # also N = K
+    bare = Dataset(data.images)
+    for few in (few_labels(data, 1), few_labels(data.take(CLASSES), 0), bare):  # also N = K
         with pytest.raises(ValueError, match="labels must be class numbers"):
             compare(teacher, student, few)
+        with pytest.raises(ValueError, match="labels must be class numbers"):
+            distillation_report(teacher, student, student, few)
     with pytest.raises(ValueError, match="labels go up to 5, but the model has 5 outputs"):
         compare(teacher, student, Dataset(data.images, data.labels * 0 + 5))
     with pytest.raises(ValueError, match="one seed or more"):
@@ -254,6 +258,37 @@ def test_what_is_for_one_training_is_refused_in_a_trial(teacher, tmp_path):
     with pytest.raises(ValueError, match="without labels there is no student alone"):
         distillation_trial(teacher, plain_student, Dataset(blobs(8).images), blobs(8), epochs=1)
     assert len(run(seeds=np.arange(2), workers=1).alone) == 2
+
+
+def test_the_teacher_of_a_trial_is_graded_with_the_weights_that_taught(teacher):
+    test, run = blobs(100, seed=2), functools.partial(distillation_trial, epochs=1, seeds=(1,))
+    both = [teacher_net(), teacher]
+    report = run(both, plain_student, blobs(20), test, teacher_weights=[0, 1])
+    assert report.teacher.errors == evaluate(teacher, test).wrong
+    report = run(both, plain_student, blobs(20), test)
+    assert report.teacher.errors == evaluate(Ensemble(both), test).wrong
+
+
+def test_what_a_trial_cannot_do_is_refused_before_anything_is_trained(teacher):
+    def never():
+        pytest.fail("a student was made")
+
+    data = blobs(20)
+    bare, few = Dataset(data.images), few_labels(data, 1)
+    for train, test, kind, message in [
+        (data, bare, ValueError, "labels must be class numbers"),
+        (data, few, ValueError, "labels must be class numbers"),
+        (data, data.images, TypeError, "data must be a tc.data.Dataset"),
+        (data, Dataset(data.images, data.labels + 5), ValueError, "labels go up to 9, but the"),
+        (data.images, data, TypeError, "train must be a tc.data.Dataset, got ndarray"),
+        (unlabelled(data, CLASSES), data, ValueError, "without labels there is no student alone"),
+    ]:
+        with pytest.raises(kind, match=f"distillation_trial: .*{message}"):
+            distillation_trial(teacher, never, train, test, epochs=1)
+    with pytest.raises(TypeError, match="make_student is a function that makes a new model"):
+        distillation_trial(teacher, plain_student(), data, data, epochs=1)
+    with pytest.raises(ValueError, match="2 weights for 1 teacher"):
+        distillation_trial(teacher, never, data, data, epochs=1, teacher_weights=[1, 1])
 
 
 def test_a_trial_with_few_labels_trains_both_on_these(teacher):

@@ -58,11 +58,7 @@ def born_again(
             optimizer or schedule of one student; terms that do not fit the later generations.
     """
     count("born_again: generations", generations)
-    if isinstance(make_student, Module) or not callable(make_student):
-        raise TypeError(
-            "born_again: make_student is a function that makes a new model, such as "
-            f"models.ArticleCNN, got {type(make_student).__name__}"
-        )
+    check_maker("born_again", make_student)
     for name in sorted({"optimizer", "schedule"} & set(options)):
         raise TypeError(
             f"born_again: {name} is for one student, and these are {generations}; give "
@@ -89,6 +85,15 @@ def born_again(
         born.append(distill(born[-1:] or teachers, student, data, **given))
         options.pop("teacher_weights", None)  # they are those of the first generation
     return born
+
+
+def check_maker(verb: str, make_student: Any) -> None:
+    """Raise where ``make_student`` is a model, or nothing that can be called."""
+    if isinstance(make_student, Module) or not callable(make_student):
+        raise TypeError(
+            f"{verb}: make_student is a function that makes a new model, such as "
+            f"models.ArticleCNN, got {type(make_student).__name__}"
+        )
 
 
 def _check_later(student: Module, terms: list[Term]) -> None:

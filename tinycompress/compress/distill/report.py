@@ -22,15 +22,20 @@ from tinycompress import optim, random
 from tinycompress.backend import to_numpy
 from tinycompress.compress.answers import check_labels, labels_of
 from tinycompress.compress.distill.agreement import check_same_classes
+from tinycompress.compress.distill.born_again import check_maker
 from tinycompress.compress.distill.calibration import expected_calibration_error
 from tinycompress.compress.distill.ensemble import Ensemble
-from tinycompress.compress.distill.learning import distill
+from tinycompress.compress.distill.learning import asked_once, distill
 from tinycompress.compress.distill.losses import label_loss
-from tinycompress.compress.distill.objective import Teachers, teacher_list
+from tinycompress.compress.distill.objective import (
+    Teachers,
+    teacher_list,
+    teacher_shares,
+)
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
 from tinycompress.optim.checks import count
-from tinycompress.train.evaluate import predict
+from tinycompress.train.evaluate import has_classes, predict
 from tinycompress.train.fit import fit
 from tinycompress.train.objective import Supervised
 from tinycompress.train.workers import Workers
@@ -141,8 +146,7 @@ def distillation_report(
             f"distillation_report: {len(pair[0])} students alone and {len(pair[1])} distilled; "
             "give one of each for every seed"
         )
-    masters = teacher_list(teacher)
-    master = masters[0] if len(masters) == 1 else Ensemble(masters)
+    master = _as_one(teacher, None)
     z_t = to_numpy(predict(master, data.images, workers=workers))
     labels = labels_of("distillation_report", data, z_t.shape[1])
 
@@ -171,7 +175,8 @@ def distillation_trial(
     """Train a student without and with the teacher, on each seed, and grade all of them.
 
     Args:
-        teacher: trained; one or several.
+        teacher: trained; one or several, which are graded as an :class:`Ensemble` in which each
+            has its weight (``teacher_weights``).
         make_student: makes a new student; called once a seed.
         train, test: images and labels; ``test`` is looked at once, at the end. Where labels are
             missing (``transfer.py``), the student alone learns from the others: with the whole
@@ -195,8 +200,9 @@ def distillation_trial(
             f"distillation_trial: {refused[0]} is for one training, and these are {2 * len(seeds)}"
             "; the seeds are seeds=[…]"
         )
-    if len(train.arrays) < 2:
-        raise ValueError("distillation_trial: without labels there is no student alone")
+    check_maker("distillation_trial", make_student)
+    master = _as_one(teacher, options.get("teacher_weights"))
+    _check_sets(master, train, test)
     recipe = {"epochs": epochs, "make_optimizer": make_optimizer, "make_schedule": make_schedule}
     of_fit = {k: v for k, v in options.items() if k not in DISTILLATION_ONLY}
     students: list[Module] = []
@@ -213,11 +219,31 @@ def distillation_trial(
             distill(teacher, start, train, seed=seed, **_made(start, {**recipe, **options}))
         )
         students.append(student)
-    return distillation_report(teacher, students, pupils, test, workers=options.get("workers"))
+    return distillation_report(master, students, pupils, test, workers=options.get("workers"))
 
 
 DISTILLATION_ONLY = ("temperature", "alpha", "terms", "teacher_weights")
 ONE_RUN_ONLY = {"checkpoint", "checkpoint_every", "resume", "seed", "optimizer", "schedule"}
+
+
+def _as_one(teacher: Teachers, weights: Sequence[float] | None) -> Module:
+    """The teacher, or an ensemble of several, in which each counts as in the loss."""
+    masters = teacher_list(teacher)
+    teacher_shares(weights, len(masters))
+    return masters[0] if len(masters) == 1 else Ensemble(masters, weights)
+
+
+def _check_sets(master: Module, train: Dataset, test: Dataset) -> None:
+    """Now, rather than when everything is trained."""
+    if not isinstance(train, Dataset):
+        raise TypeError(
+            f"distillation_trial: train must be a tc.data.Dataset, got {type(train).__name__}"
+        )
+    if len(train.arrays) < 2 or not (has_classes(train) or train.labels.any()):
+        raise ValueError("distillation_trial: without labels there is no student alone")
+    check_labels("distillation_trial", test)
+    classes = asked_once("distillation_trial: the teacher", master, test).shape[1]
+    labels_of("distillation_trial", test, classes)
 
 
 def _several(seeds: Any) -> list[Any]:
