@@ -131,6 +131,15 @@ def test_layers_and_logits_of_the_second_teacher(run, failure, model_file, secon
     assert len(set(made)) == 4
 
 
+def test_several_teachers_are_graded_with_their_weights(run_json, model_file, second, digits):
+    both = ("--teacher", model_file, "--teacher", second, "--epochs", 1, "--alone")
+    for weights in ([], [0, 1]):
+        given = [x for w in weights for x in ("--teacher-weight", w)]
+        found = run_json("distill", *both, *given, "-o", "s.tcz", *ALONE)
+        teacher = Ensemble([tc.load(model_file), tc.load(second)], weights or None)
+        assert found["report"]["teacher"]["accuracy"] == tc.evaluate(teacher, digits[1]).accuracy
+
+
 def test_a_file_that_holds_an_ensemble_is_one_teacher(run_json, model_file, second):
     members = [tc.load(model_file), tc.load(second)]
     tc.save(Ensemble(members), "both.tcz")

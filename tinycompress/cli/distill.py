@@ -15,6 +15,7 @@ from tinycompress.cli import common, distillation as asked, options, output
 from tinycompress.cli.options import ModelName, OptimizerName, ScheduleName
 from tinycompress.cli.recipe import CLIP_NORM, make_optimizer, make_schedule
 from tinycompress.compress.distill import (
+    Ensemble,
     correct_bias,
     distill as distill_model,
     distillation_report,
@@ -129,7 +130,7 @@ def distill(
     trained = learn(shown, temperature=temperature, alpha=alpha, terms=terms)
     save(trained, out)
     other = learn(asked.labelled(shown), alpha=0.0) if alone else None
-    _show(masters, other, trained, teacher[0], out, test_set,
+    _show(Ensemble(masters, teacher_weight), other, trained, teacher[0], out, test_set,
           workers, as_json)  # fmt: skip
 
 
@@ -168,7 +169,7 @@ def _shares(data: Dataset, classes: list[int]) -> dict[int, float]:
 
 
 def _show(
-    masters: list[nn.Module],
+    master: nn.Module,
     alone: nn.Module | None,
     trained: nn.Module,
     before: Path,
@@ -179,7 +180,7 @@ def _show(
 ) -> None:
     """Both files, measured; and what the teacher was worth."""
     other = trained if alone is None else alone
-    report = distillation_report(masters, other, trained, data, workers=workers)
+    report = distillation_report(master, other, trained, data, workers=workers)
     grade = report.distilled[0]
     more: dict[str, Any] = {
         "agreement": grade.agreement,
