@@ -15,7 +15,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from tinycompress import nn
-from tinycompress.backend import to_numpy
 from tinycompress.compress.distill import (
     Ensemble,
     FamilyMember,
@@ -25,10 +24,10 @@ from tinycompress.compress.distill import (
     student_family as family_of,
 )
 from tinycompress.compress.distill.family import PHIS, checked_shape
+from tinycompress.compress.distill.learning import asked_once
 from tinycompress.compress.distill.objective import Teachers, teacher_list
 from tinycompress.data import Dataset
 from tinycompress.format import register, to_bytes
-from tinycompress.train import predict
 
 register(Ensemble)  # so that a file can hold several teachers as one
 
@@ -77,7 +76,8 @@ def distill(
 
     Raises:
         TypeError, ValueError: neither student nor budget, or both; a budget below the smallest
-            student; ``optimizer`` or ``schedule``, which need a student; and as there.
+            student; ``optimizer`` or ``schedule``, which need a student; ``scale``, which needs a
+            budget; and as there.
     """
     budgets = {"budget_bytes": budget_bytes, "budget_parameters": budget_parameters}
     given = {name: value for name, value in budgets.items() if value is not None}
@@ -97,6 +97,11 @@ def distill(
         student = student_within_budget(teacher, data, scale=scale, **given)
     elif given:
         raise TypeError(f"distill: give a student or {next(iter(given))}, not both")
+    elif scale is not None:
+        raise TypeError(
+            "distill: scale is of the family that a budget chooses from; no student may be "
+            "given beside it"
+        )
     return distill_into(teacher, student, data, **options)
 
 
@@ -113,12 +118,16 @@ def student_within_budget(
     It has the images' dtype; the bytes are those of float32.
 
     Raises:
-        ValueError: no budget, or one below the smallest student, whose cost is named; images of
-            fewer than 4×4 pixels.
+        TypeError, ValueError: no budget, or one below the smallest student, whose cost is named;
+            images of fewer than 4×4 pixels, or that the teacher does not take.
     """
+    if not isinstance(data, Dataset):
+        raise TypeError(
+            f"student_within_budget: data must be a tc.data.Dataset, got {type(data).__name__}"
+        )
     image = data.images[:1]
     first = teacher_list(teacher)[0]
-    classes = to_numpy(predict(first, image, workers=1)).shape[1]
+    classes = asked_once("student_within_budget: the teacher", first, data).shape[1]
     shape = checked_shape(tuple(image.shape[1:]))
     base = Scale(resolution=min(28, *shape[1:])) if scale is None else scale
     family = student_family(scale=base, image_shape=shape, classes=classes)

@@ -7,6 +7,7 @@ from hypothesis import given, strategies as st
 import tinycompress as tc
 from tinycompress.compress.distill import FamilyMember, Scale, largest_within, scaled_student
 from tinycompress.data import Dataset
+from tinycompress.students import student_within_budget
 
 
 def digits(n=60, classes=10):
@@ -147,6 +148,24 @@ def test_student_and_budget_exclude_each_other():
         tc.distill(teacher, data=data, budget_bytes=5_000, epochs=1, optimizer=None)
     with pytest.raises(ValueError, match="the smallest needs"):
         tc.distill(teacher, data=data, budget_bytes=50, epochs=1)
+
+
+def test_what_a_budget_cannot_be_spent_on_is_named():
+    data, teacher = digits(), tc.models.LeNet300100()
+    with pytest.raises(TypeError, match="scale is of the family that a budget chooses from"):
+        tc.distill(teacher, tc.models.TinyCNN(), data, scale=Scale(), epochs=1)
+    other = tc.nn.Sequential(tc.nn.Flatten(), tc.nn.Linear(9, 5))
+    with pytest.raises(ValueError, match="the teacher does not take these images, float32"):
+        tc.distill(other, data=data, budget_bytes=9_000, epochs=1)
+    with pytest.raises(TypeError, match=r"data must be a tc.data.Dataset, got ndarray"):
+        student_within_budget(teacher, data.images, budget_bytes=9_000)
+    for phi, kind in [("1", TypeError), (None, TypeError), (1e5, ValueError)]:
+        with pytest.raises(kind, match="phi must be"):
+            tc.student_family([phi])
+    with pytest.raises(TypeError, match="phis must be numbers in a list, got -4"):
+        tc.student_family(-4)
+    with pytest.raises(TypeError, match="scale must be a Scale, got 2"):
+        tc.student_family([0], scale=2)
 
 
 def test_scales_that_break_the_rule_are_refused():

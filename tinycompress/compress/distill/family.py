@@ -15,9 +15,9 @@ small students cost somewhat more or less than the rule says; their real costs a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from tinycompress import nn
@@ -28,6 +28,7 @@ from tinycompress.optim.checks import count, positive
 DEPTH, WIDTH, RESOLUTION = 1.2, 1.1, 1.15
 LEAST_RESOLUTION = 4  # two poolings leave one position
 PHIS = tuple(range(0, -25, -1))
+MOST_PHI = 100  # twice as much work so many times
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,12 @@ class Scale:
 
     def at(self, phi: float) -> tuple[int, int, int]:
         """(depth, width, resolution) at φ, rounded; at least 1, 1 and 4."""
-        if not math.isfinite(phi):
-            raise ValueError(f"Scale: phi must be a finite number, got {phi!r}")
+        if isinstance(phi, bool) or not isinstance(phi, Real):
+            raise TypeError(f"Scale: phi must be a number, got {phi!r}")
+        if not abs(phi) <= MOST_PHI:
+            raise ValueError(
+                f"Scale: phi must be a finite number, −{MOST_PHI} … {MOST_PHI}, got {phi!r}"
+            )
         return (
             max(1, round(self.depth * self.alpha**phi)),
             max(1, round(self.width * self.beta**phi)),
@@ -176,6 +181,10 @@ def student_family(
     """
     checked_shape(image_shape)
     scale = Scale() if scale is None else scale
+    if not isinstance(scale, Scale):
+        raise TypeError(f"student_family: scale must be a Scale, got {scale!r}")
+    if not isinstance(phis, Iterable):
+        raise TypeError(f"student_family: phis must be numbers in a list, got {phis!r}")
     members: dict[tuple[int, int, int], FamilyMember] = {}
     for phi in phis:
         sizes = scale.at(phi)
