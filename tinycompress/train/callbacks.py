@@ -71,7 +71,9 @@ class EarlyStopping(Callback):
         self.waited = 0
 
     def on_fit_begin(self, run: Run) -> None:
-        if self.waited > self.patience:  # resumed: the run ended here before
+        if run.step == 0:  # what another run came to is not this one's
+            self.best, self.waited = math.inf, 0
+        elif self.waited > self.patience:  # resumed: the run ended here before
             run.stop()
 
     def on_epoch_end(self, run: Run) -> None:

@@ -24,7 +24,7 @@ from tinycompress.compress.distill import (
     unlabelled,
 )
 from tinycompress.data import Dataset
-from tinycompress.train import evaluate, fit
+from tinycompress.train import Callback, EarlyStopping, evaluate, fit
 
 
 @pytest.fixture(scope="module")
@@ -297,6 +297,22 @@ def test_a_trial_with_few_labels_trains_both_on_these(teacher):
         teacher, plain_student, few, blobs(100, seed=2), epochs=1, seeds=(1,), alpha=0.5, workers=1
     )
     assert report.count == 100
+
+
+def test_a_training_that_is_stopped_stops_no_other(teacher):
+    """One callback for all: each training starts as if it were the first."""
+    epochs = []
+
+    class Watch(Callback):
+        def on_fit_end(self, run):
+            epochs.append(len(run.history))
+
+    tired = EarlyStopping(patience=0, min_delta=10.0)  # only the first epoch is an improvement
+    distillation_trial(
+        teacher, plain_student, blobs(20), blobs(20), epochs=4, seeds=(1, 2), workers=1,
+        validate=blobs(20), callbacks=[tired, Watch()],
+    )  # fmt: skip
+    assert epochs == [2, 2, 2, 2]
 
 
 def test_a_trial_leaves_the_teacher_alone(teacher):
