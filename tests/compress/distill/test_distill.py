@@ -329,6 +329,21 @@ def test_comparison_counts_right_answers_and_equal_answers():
     assert found.count == 10
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_comparison_refuses_answers_that_are_no_class(broken):
+    images = np.zeros((10, 1, 2, 2), np.float32)
+    data = Dataset(images, np.arange(10) % CLASSES)
+
+    class Broken(nn.Module):
+        def forward(self, x):
+            return F.one_hot(np.zeros(len(x), np.int64), CLASSES) * broken
+
+    with pytest.raises(ValueError, match=r"the teacher answers .* for image 0"):
+        compare(Broken(), Always(), data)
+    with pytest.raises(ValueError, match="the student answers"):
+        compare(Always(), Broken(), data)
+
+
 # ----------------------------------------------------------------------------------- bad input
 
 

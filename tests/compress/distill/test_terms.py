@@ -305,7 +305,7 @@ def test_it_runs_on_every_device(teacher, device):
     [
         ([Hint("nowhere", "conv")], "no layer 'nowhere'"),
         ([Hint("conv", "nowhere")], "no layer 'nowhere'"),
-        ([Attention("conv", "conv", teacher=1)], "there are 1 teachers, from 0"),
+        ([Attention("conv", "conv", teacher=1)], "the last teacher is number 0, counted from 0"),
         ([Hint("fc", "conv")], r"no adapter from features \(5,\) to \(8, 4, 4\)"),
         ([Hint("conv", "conv", adapter=nn.BatchNorm2d(3))], "has buffers"),
         ([Hint("conv", "conv", adapter=nn.Conv2d(3, 7, 1))], r"makes \(7, 4, 4\)"),

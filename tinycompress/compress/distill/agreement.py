@@ -40,14 +40,22 @@ def compare(
     """Run both models over ``data`` in evaluation mode.
 
     Raises:
-        TypeError, ValueError: labels that are no class numbers of both models, or models that tell
-            other classes apart.
+        TypeError, ValueError: labels that are no class numbers of both models, models that tell
+            other classes apart, or one that answers NaN or infinity, which is no class.
     """
     check_labels("compare", data)
     z_t, z_s = (
         to_numpy(predict(model, data.images, workers=workers)) for model in (teacher, student)
     )
     check_same_classes("compare", z_t, z_s)
+    for who, z in (("teacher", z_t), ("student", z_s)):
+        finite = np.isfinite(z).all(axis=1)
+        if not finite.all():
+            first = finite.argmin()
+            raise ValueError(
+                f"compare: the {who} answers {z[first]} for image {first}; train it anew, with a "
+                "smaller rate"
+            )
     labels = labels_of("compare", data, z_t.shape[1])
     by_teacher, by_student = z_t.argmax(axis=1), z_s.argmax(axis=1)
     return Comparison(

@@ -188,7 +188,9 @@ class DistillationObjective:
             if not isinstance(term, FeatureTerm):
                 continue
             if term.teacher >= len(self.weights):
-                raise ValueError(f"{term!r}: there are {len(self.weights)} teachers, from 0")
+                raise ValueError(
+                    f"{term!r}: the last teacher is number {len(self.weights) - 1}, counted from 0"
+                )
             if _tapped(term) and not self.teachers:
                 raise ValueError(
                     f"{term!r} looks at a teacher's layer: give DistillationObjective(teacher=…)"
