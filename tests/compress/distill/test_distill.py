@@ -13,6 +13,7 @@ from tinycompress.compress.distill import (
     compare,
     distill,
     distillation_loss,
+    learning,
     with_teacher_logits,
 )
 from tinycompress.data import Dataset
@@ -351,6 +352,15 @@ def test_numbers_out_of_range_are_refused_before_anything_runs(teacher):
     for name, value in (("temperature", 0.0), ("alpha", 1.5)):
         with pytest.raises(ValueError, match=name):
             distill(teacher, student_net(), blobs(8), epochs=1, **{name: value})
+
+
+def test_what_fit_would_refuse_is_refused_before_the_teacher_answers_for_all(teacher, monkeypatch):
+    monkeypatch.setattr(learning, "with_teacher_logits", lambda *_, **__: pytest.fail("asked"))
+    with pytest.raises(TypeError, match="neither distill nor fit has an option 'batchsize'"):
+        distill(teacher, student_net(), blobs(8), epochs=1, batchsize=4)
+    far = Dataset(blobs(8).images, np.arange(8))
+    with pytest.raises(ValueError, match=r"labels go up to 7, but the model has 5 outputs"):
+        distill(teacher, student_net(), far, epochs=1)
 
 
 def test_an_optimizer_of_another_model_is_refused(teacher):

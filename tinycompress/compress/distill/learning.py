@@ -13,6 +13,7 @@ computes is what the loss sees. Read ``losses.py`` and ``objective.py`` first.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ import numpy as np
 
 from tinycompress import optim
 from tinycompress.backend import array_module, on_device, to_numpy
+from tinycompress.compress.answers import labels_of
 from tinycompress.compress.distill.adapters import learned_adapters
 from tinycompress.compress.distill.objective import (
     DistillationObjective,
@@ -84,6 +86,9 @@ def distill(
     """
     if "objective" in fit_options:
         raise TypeError("distill brings its own objective; for another one, use fit")
+    unknown = sorted(set(fit_options) - set(inspect.signature(fit).parameters))
+    if unknown:
+        raise TypeError(f"distill: neither distill nor fit has an option {unknown[0]!r}")
     _check_arguments(student, data)
     teachers = teacher_list(teacher)
     shares = teacher_shares(teacher_weights, len(teachers))
@@ -134,8 +139,9 @@ def with_labels(data: Dataset, classes: int) -> Dataset:
 
 
 def check_targets(verb: str, data: Dataset, classes: int) -> None:
-    """Raise where the labels of ``data`` are neither numbers (N,) nor shares of the classes."""
+    """Raise where the labels of ``data`` are neither numbers of classes (N,) nor shares of them."""
     if has_classes(data):
+        labels_of(verb, data, classes)
         return
     targets = to_numpy(data.labels)
     if targets.ndim != 2 or targets.shape[1] != classes or targets.dtype.kind not in "fb":
