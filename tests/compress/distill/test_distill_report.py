@@ -187,6 +187,8 @@ def test_reports_of_what_cannot_be_compared_are_refused(teacher):
         compare(teacher, student, Dataset(data.images, data.labels * 0 + 5))
     with pytest.raises(ValueError, match="one seed or more"):
         distillation_trial(teacher, plain_student, data, data, epochs=1, seeds=())
+    with pytest.raises(ValueError, match=r"each seed once, got \[1, 2, 1\]"):
+        distillation_trial(teacher, plain_student, data, data, epochs=1, seeds=(1, 2, 1))
 
 
 # ------------------------------------------------------------------------------------- the trial

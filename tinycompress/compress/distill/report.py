@@ -194,6 +194,11 @@ def distillation_trial(
             for one training only.
     """
     seeds = [count("distillation_trial: a seed", seed, least=0) for seed in _several(seeds)]
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(
+            f"distillation_trial: each seed once, got {seeds}; the same seed gives the same "
+            "student, and a spread that is too small"
+        )
     refused = sorted(ONE_RUN_ONLY & {*options, *(alone or {})})
     if refused:
         raise TypeError(
