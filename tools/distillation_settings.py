@@ -37,6 +37,8 @@ LIMIT = 3.5
 """Of the length of the weights into a unit of Hinton's teacher."""
 
 BATCH = 256
+"""Images to an update, where a setting does not say otherwise (``batch``)."""
+
 MISSING = 3
 
 
@@ -134,7 +136,7 @@ def regularised_teacher(work: Work, seed: int, how: How) -> nn.Module:
     rule, schedule = one_cycle(model, work.train, how, epochs)
     fit(
         model, work.train, epochs, rule, schedule=schedule, schedule_every="step",
-        batch_size=BATCH, augment=RandomShift(SHIFT), callbacks=[MaxNorm(LIMIT)],
+        batch_size=batch(how), augment=RandomShift(SHIFT), callbacks=[MaxNorm(LIMIT)],
         seed=seed, workers=work.team,
     )  # fmt: skip
     return model
@@ -146,7 +148,7 @@ def hinton_alone(work: Work, seed: int, how: How) -> nn.Module:
     rule, schedule = one_cycle(model, work.train, how, epochs)
     fit(
         model, work.train, epochs, rule, schedule=schedule, schedule_every="step",
-        batch_size=BATCH, seed=seed, workers=work.team,
+        batch_size=batch(how), seed=seed, workers=work.team,
     )  # fmt: skip
     return model
 
@@ -160,7 +162,7 @@ def hinton_distilled(work: Work, seed: int, how: How, without: int | None = None
         work.trained("hinton-teacher", seed), model, data,
         temperature=how["temperature"], alpha=how["alpha"], epochs=epochs,
         optimizer=rule, schedule=schedule, schedule_every="step",
-        batch_size=BATCH, seed=seed, workers=work.team,
+        batch_size=batch(how), seed=seed, workers=work.team,
     )  # fmt: skip
 
 
@@ -182,9 +184,15 @@ def corrected(work: Work, seed: int, how: How) -> nn.Module:
 def one_cycle(
     model: nn.Module, data: Dataset, how: How, epochs: int
 ) -> tuple[optim.Optimizer, optim.OneCycleLR]:
-    rule = optim.Adam(model.parameters(), lr=how["lr"])
-    steps = epochs * batch_count(data, BATCH)
+    rule: optim.Optimizer = optim.Adam(model.parameters(), lr=how["lr"])
+    if "momentum" in how:
+        rule = optim.SGD(model.parameters(), lr=how["lr"], momentum=how["momentum"])
+    steps = epochs * batch_count(data, batch(how))
     return rule, optim.OneCycleLR(rule, max_lr=how["lr"], total_steps=steps)
+
+
+def batch(how: How) -> int:
+    return int(how.get("batch", BATCH))
 
 
 # ------------------------------------------------------------------------- convolutional students
@@ -204,7 +212,7 @@ def cnn_alone(phi: float, shift: int = 0) -> Callable[[Work, int, How], nn.Modul
         rule, schedule = one_cycle(model, work.train, how, epochs)
         fit(
             model, work.train, epochs, rule, schedule=schedule, schedule_every="step",
-            batch_size=BATCH, augment=shifted(shift), seed=seed, workers=work.team,
+            batch_size=batch(how), augment=shifted(shift), seed=seed, workers=work.team,
         )  # fmt: skip
         return model
 
@@ -222,7 +230,7 @@ def cnn_distilled(phi: float, shift: int = 0) -> Callable[[Work, int, How], nn.M
             work.trained("cnn-teacher", seed), model, work.train,
             temperature=how["temperature"], alpha=how["alpha"], epochs=epochs,
             optimizer=rule, schedule=schedule, schedule_every="step",
-            batch_size=BATCH, augment=shifted(shift), seed=seed, workers=work.team,
+            batch_size=batch(how), augment=shifted(shift), seed=seed, workers=work.team,
         )  # fmt: skip
 
     return make
@@ -261,6 +269,26 @@ SHIFTED = {
 }
 """What was tried on shifted images, and given up by what the images that are held out said."""
 
+FROM_HINTONS_TEACHER = tuple(
+    {"lr": lr, "epochs": epochs, "temperature": T, "alpha": alpha, **more}
+    for lr, epochs, T, alpha, more in (
+        (4e-3, TAUGHT_EPOCHS, 20.0, 0.9, {}),
+        (1e-3, TAUGHT_EPOCHS, 4.0, 0.9, {}),
+        (1e-3, TAUGHT_EPOCHS, 8.0, 1.0, {}),
+        (1e-3, TAUGHT_EPOCHS, 20.0, 0.9, {}),
+        (1e-3, TAUGHT_EPOCHS, 20.0, 1.0, {}),
+        (2e-3, TAUGHT_EPOCHS, 20.0, 0.9, {}),
+        (2e-3, TAUGHT_EPOCHS, 20.0, 1.0, {}),
+        (8e-3, TAUGHT_EPOCHS, 20.0, 0.9, {}),
+        (1e-3, 2 * TAUGHT_EPOCHS, 20.0, 0.9, {}),
+        (1e-3, TAUGHT_EPOCHS // 2, 20.0, 1.0, {"batch": 64}),
+        (3e-3, TAUGHT_EPOCHS // 2, 20.0, 1.0, {"batch": 64}),
+        (5e-2, TAUGHT_EPOCHS, 20.0, 0.9, {"momentum": 0.9}),
+        (2e-1, TAUGHT_EPOCHS, 20.0, 0.9, {"momentum": 0.9}),
+    )
+)
+"""With a momentum it is SGD, else Adam."""
+
 SETTINGS: dict[str, Setting] = {
     "hinton-teacher": Setting(
         "784-1200-1200-10 with dropout, max-norm and images shifted by up to 2 pixels",
@@ -275,16 +303,15 @@ SETTINGS: dict[str, Setting] = {
     ),
     "hinton-alone-long": Setting(
         "the same, trained for as long as with a teacher",
-        hinton_alone, rates(TAUGHT_EPOCHS, 1e-3), 1,
+        hinton_alone, rates(TAUGHT_EPOCHS, 1e-3),
     ),
     "hinton-distilled": Setting(
         "784-800-800-10 from the same images, labels and the teacher's logits",
-        hinton_distilled, softened(TAUGHT_EPOCHS, (1e-3, 5e-4), (20.0, 4.0)),
-        teacher="hinton-teacher", alone="hinton-alone", short=HINTON_SHORT,
+        hinton_distilled, FROM_HINTONS_TEACHER, teacher="hinton-teacher", alone="hinton-alone",
     ),
     "hinton-without-3": Setting(
         "the same, without a single 3 in the transfer set",
-        without_threes, softened(TAUGHT_EPOCHS, (1e-3,), (20.0,)),
+        without_threes, FROM_HINTONS_TEACHER,
         teacher="hinton-teacher",
     ),
     "hinton-without-3-corrected": Setting(
