@@ -36,9 +36,7 @@ SHIFT = 2
 LIMIT = 3.5
 """Of the length of the weights into a unit of Hinton's teacher."""
 
-BATCH = 256
-"""Images to an update, where a setting does not say otherwise (``batch``)."""
-
+BATCH = 256  # images to an update, where a setting does not say otherwise
 MISSING = 3
 
 
@@ -153,7 +151,9 @@ def hinton_alone(work: Work, seed: int, how: How) -> nn.Module:
     return model
 
 
-def hinton_distilled(work: Work, seed: int, how: How, without: int | None = None) -> nn.Module:
+def hinton_distilled(
+    work: Work, seed: int, how: How, without: int | None = None, shift: int = 0
+) -> nn.Module:
     """From the same images as they are, and what the teacher of this seed says of them."""
     data = work.train if without is None else without_classes(work.train, [without])
     model, epochs = hinton_student(), work.epochs(how)
@@ -162,8 +162,13 @@ def hinton_distilled(work: Work, seed: int, how: How, without: int | None = None
         work.trained("hinton-teacher", seed), model, data,
         temperature=how["temperature"], alpha=how["alpha"], epochs=epochs,
         optimizer=rule, schedule=schedule, schedule_every="step",
-        batch_size=batch(how), seed=seed, workers=work.team,
+        batch_size=batch(how), augment=shifted(shift), seed=seed, workers=work.team,
     )  # fmt: skip
+
+
+def hinton_shifted(work: Work, seed: int, how: How) -> nn.Module:
+    """From images that are shifted as the teacher's were, and what it says of each."""
+    return hinton_distilled(work, seed, how, shift=SHIFT)
 
 
 def without_threes(work: Work, seed: int, how: How) -> nn.Module:
@@ -309,6 +314,11 @@ SETTINGS: dict[str, Setting] = {
         "784-800-800-10 from the same images, labels and the teacher's logits",
         hinton_distilled, FROM_HINTONS_TEACHER, teacher="hinton-teacher", alone="hinton-alone",
     ),
+    "hinton-distilled-shifted": Setting(
+        "the same, from images shifted by up to 2 pixels and what the teacher says of these",
+        hinton_shifted, FROM_HINTONS_TEACHER, 1,
+        teacher="hinton-teacher", alone="hinton-alone", seconds=6.5,
+    ),
     "hinton-without-3": Setting(
         "the same, without a single 3 in the transfer set",
         without_threes, FROM_HINTONS_TEACHER,
@@ -361,6 +371,7 @@ TUNED = {
     if phi != HEADLINE
 } | {
     "hinton-without-3": "hinton-distilled",
+    "hinton-distilled-shifted": "hinton-distilled",
 }
 """The setting whose choice is taken, where it is not the own one."""
 
