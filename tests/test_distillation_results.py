@@ -60,7 +60,7 @@ def test_the_share_of_the_gap_is_that_of_all_seeds_together(tmp_path):
     assert results.gap_closed(tmp_path, ALONE) is None
 
 
-def test_a_choice_is_made_by_errors_on_images_held_out(tmp_path, work, monkeypatch):
+def test_a_choice_is_made_by_errors_on_images_held_out(tmp_path, work, monkeypatch, capsys):
     candidates = ({"lr": 1e-6, "epochs": 3}, {"lr": 1e-2, "epochs": 3})
     name = "hinton-alone"
     chosen = settings.Setting("", settings.hinton_alone, candidates)
@@ -72,6 +72,9 @@ def test_a_choice_is_made_by_errors_on_images_held_out(tmp_path, work, monkeypat
     errors = [each["error"] for each in file["tried"][name]]
     assert errors[1] < errors[0]
     assert not list(tmp_path.glob("*final*"))
+    results.main(["--table", "--tried", name, "--out", str(tmp_path)])
+    printed = [line.split("  ")[-1] for line in capsys.readouterr().out.splitlines()[-2:]]
+    assert printed == ["lr 0.01, epochs 3", "lr 1e-06, epochs 3"]
 
 
 def test_other_sizes_take_what_was_chosen_for_the_headline(tmp_path):

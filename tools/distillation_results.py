@@ -3,13 +3,14 @@
     python tools/distillation_results.py --data-dir FOLDER --select
     python tools/distillation_results.py --data-dir FOLDER
     python tools/distillation_results.py --table
+    python tools/distillation_results.py --table --tried hinton-distilled
 
 The first command chooses hyperparameters (rate, temperature): it trains on the first 55,000
-training images (Hinton's networks for at most 15 epochs), looks at the last 5,000, and keeps what
-was best in ``results/distillation/choices.json``. The second trains on all 60,000 with these, and
-looks at the 10,000 test images once for each seed and network. Both write each result as soon as
-it is there, and a run that was interrupted goes on when it is started again. ``--seed-list`` splits
-the work between two commands.
+training images (Hinton's teacher, and his student alone, for at most 15 epochs), looks at the last
+5,000, and keeps what was best in ``results/distillation/choices.json``; the last one prints what
+was tried. The second trains on all 60,000 with these, and looks at the 10,000 test images once for
+each seed and network. Both write each result as soon as it is there, and a run that was interrupted
+goes on when it is started again. ``--seed-list`` splits the work between two commands.
 
 One file per network: ``results/distillation/SETTING.json``. A student has the teacher of the same
 seed, and is compared with the student of the same seed alone. Every number is that of a file that
@@ -159,8 +160,18 @@ def gap_closed(out: Path, name: str) -> float | None:
     return (without - mine) / (without - teacher) if without > teacher else None
 
 
+def tried(out: Path, name: str) -> Iterator[str]:
+    """What was tried for a setting, best first, on the images that were held out."""
+    rows = read(out / "choices.json").get("tried", {}).get(name, [])
+    yield f"{'wrong':>6}{'loss':>9}  how"
+    for row in sorted(rows, key=lambda each: (each["error"], each["loss"])):
+        how = ", ".join(f"{key} {value}" for key, value in row["how"].items())
+        yield f"{row['error']:>5.2f}%{row['loss']:>9.4f}  {how}"
+
+
 def parser() -> argparse.ArgumentParser:
     parser = parser_of(__doc__, "distillation", list(SETTINGS), "kept")
+    parser.add_argument("--tried", metavar="SETTING", help="with --table: what was tried for it")
     parser.add_argument("--seed-list", type=int, nargs="+", help="these alone")
     return parser
 
@@ -176,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
                 select(work, arguments.settings, out, command)
             else:
                 run(work, arguments.settings, out, arguments.seed_list, command)
-    print("\n".join(table(out)))
+    print("\n".join(tried(out, arguments.tried) if arguments.tried else table(out)))
 
 
 if __name__ == "__main__":
