@@ -316,7 +316,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "hinton-distilled-shifted": Setting(
         "the same, from images shifted by up to 2 pixels and what the teacher says of these",
-        hinton_shifted, FROM_HINTONS_TEACHER, 1,
+        hinton_shifted, FROM_HINTONS_TEACHER,
         teacher="hinton-teacher", alone="hinton-alone", seconds=6.5,
     ),
     "hinton-without-3": Setting(
