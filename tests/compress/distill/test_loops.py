@@ -189,7 +189,7 @@ def test_what_a_later_generation_cannot_do_is_refused_before_the_first_is_traine
 
     given = {"epochs": 1, "generations": 2, "callbacks": [Never()]}
     for terms, message in [
-        ([Hint("conv", "conv", teacher=1)], "there are 1 teachers"),
+        ([Hint("conv", "conv", teacher=1)], "the last teacher is number 0"),
         ([Relations("fc", "fc2")], "no layer 'fc2'"),
     ]:
         with pytest.raises(ValueError, match=f"born_again: a later generation .*{message}"):
