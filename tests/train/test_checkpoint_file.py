@@ -153,7 +153,7 @@ def rewritten(file, change):
     text = json.dumps(document)
     metadata = {
         "tinycompress_checkpoint": text,
-        "checksum": str(checkpoint._checksum(text, saved.arrays)),
+        "checksum": str(checkpoint.checksum_of(text, saved.arrays)),
     }
     file.write_bytes(safetensors.numpy.save(saved.arrays, metadata))
 

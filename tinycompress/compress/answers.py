@@ -107,6 +107,14 @@ def check_labels(verb: str, data: Dataset) -> None:
         )
 
 
+def check_finite(who: str, outputs: np.ndarray, so: str) -> None:
+    """Raise where ``who`` answers NaN or infinity for an image; ``outputs`` are (N, classes)."""
+    finite = np.isfinite(outputs).all(axis=1)
+    if not finite.all():
+        first = int(finite.argmin())
+        raise ValueError(f"{who} answers {outputs[first]} for image {first}, {so}")
+
+
 def labels_of(verb: str, data: Dataset, classes: int) -> np.ndarray:
     """The class numbers (N) of ``data``, for a model with so many outputs."""
     labels = to_numpy(data.labels)

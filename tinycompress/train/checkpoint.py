@@ -72,7 +72,7 @@ def save_checkpoint(
         "optimizer": {"groups": kept["groups"], "steps": steps},
     }
     text, held = json.dumps(document), _arrays(model, kept["state"]) | _on_host(arrays or {})
-    metadata = {"tinycompress_checkpoint": text, "checksum": str(_checksum(text, held))}
+    metadata = {"tinycompress_checkpoint": text, "checksum": str(checksum_of(text, held))}
     with atomic_write(path) as file:
         file.write(safetensors.numpy.save(held, metadata))
 
@@ -93,8 +93,8 @@ def _on_host(arrays: Mapping[str, Array]) -> dict[str, np.ndarray]:
     return {name: np.asarray(to_numpy(a), order="C") for name, a in arrays.items()}
 
 
-def _checksum(text: str, arrays: Mapping[str, np.ndarray]) -> int:
-    """CRC-32 of the JSON and of every array with its name, dtype and shape."""
+def checksum_of(text: str, arrays: Mapping[str, np.ndarray]) -> int:
+    """CRC-32 of a text and of every array with its name, dtype and shape."""
     crc = zlib.crc32(text.encode())
     for name in sorted(arrays):
         array = arrays[name]
@@ -143,7 +143,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     except Exception as error:  # safetensors raises its own kinds for damage
         raise CheckpointError(f"{path} is damaged ({error}); {START_ANEW}") from error
     text = metadata["tinycompress_checkpoint"]
-    if metadata.get("checksum") != str(_checksum(text, arrays)):
+    if metadata.get("checksum") != str(checksum_of(text, arrays)):
         raise CheckpointError(f"{path} is damaged (its checksum does not match); {START_ANEW}")
     document = json.loads(text)
     if document["version"] != VERSION:

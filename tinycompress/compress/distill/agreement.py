@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinycompress.backend import to_numpy
-from tinycompress.compress.answers import check_labels, labels_of
+from tinycompress.compress.answers import check_finite, check_labels, labels_of
 from tinycompress.data import Dataset
 from tinycompress.nn import Module
 from tinycompress.train.evaluate import predict
@@ -49,13 +49,7 @@ def compare(
     )
     check_same_classes("compare", z_t, z_s)
     for who, z in (("teacher", z_t), ("student", z_s)):
-        finite = np.isfinite(z).all(axis=1)
-        if not finite.all():
-            first = finite.argmin()
-            raise ValueError(
-                f"compare: the {who} answers {z[first]} for image {first}; train it anew, with a "
-                "smaller rate"
-            )
+        check_finite(f"compare: the {who}", z, "which is no class")
     labels = labels_of("compare", data, z_t.shape[1])
     by_teacher, by_student = z_t.argmax(axis=1), z_s.argmax(axis=1)
     return Comparison(

@@ -21,7 +21,7 @@ import numpy as np
 
 from tinycompress import optim
 from tinycompress.backend import array_module, on_device, to_numpy
-from tinycompress.compress.answers import labels_of
+from tinycompress.compress.answers import check_finite, labels_of
 from tinycompress.compress.distill.adapters import learned_adapters
 from tinycompress.compress.distill.objective import (
     DistillationObjective,
@@ -174,8 +174,7 @@ def _check_classes(teachers: Sequence[Module], student: Module, data: Dataset) -
     z_s = asked_once("distill: the student", student, data)
     for teacher in teachers:
         z_t = asked_once("distill: the teacher", teacher, data)
-        if not np.isfinite(z_t).all():
-            raise ValueError(f"distill: the teacher answers {z_t[0]}, which nobody can learn from")
+        check_finite("distill: the teacher", z_t, "which nobody can learn from")
         if z_t.shape != z_s.shape:
             raise ValueError(
                 f"distill: the teacher tells {z_t.shape[1]} classes apart, the student "

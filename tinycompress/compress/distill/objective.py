@@ -16,15 +16,13 @@ looked at.
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from numbers import Real
 from typing import Any, TypeGuard
 
-import numpy as np
-
 from tinycompress.backend import to_device, to_numpy
+from tinycompress.compress.answers import check_finite
 from tinycompress.compress.distill.losses import check_weights
 from tinycompress.compress.distill.taps import Taps, tapped_layer
 from tinycompress.compress.distill.terms import (
@@ -39,6 +37,7 @@ from tinycompress.data import Dataset
 from tinycompress.graph import no_grad
 from tinycompress.nn import Module
 from tinycompress.tensor import Tensor
+from tinycompress.train.checkpoint import checksum_of
 from tinycompress.train.evaluate import predict
 from tinycompress.train.workers import Workers
 
@@ -237,10 +236,8 @@ def fingerprint(model: Module) -> str:
     """Class and CRC-32 of its layers, and of all that it learned, by which a resumed run knows its
     teacher again."""
     layers = [(name, type(m).__name__, m.config()) for name, m in model.named_modules()]
-    crc = zlib.crc32(repr(layers).encode())
-    for name, array in sorted(model.state_dict().items()):
-        crc = zlib.crc32(name.encode() + to_numpy(array).tobytes(), crc)
-    return f"{type(model).__name__} {crc:08x}"
+    learned = {name: to_numpy(array) for name, array in model.state_dict().items()}
+    return f"{type(model).__name__} {checksum_of(repr(layers), learned):08x}"
 
 
 def _lost(term: Term, lesson: Lesson) -> Tensor:
@@ -288,11 +285,6 @@ def with_teacher_logits(
     """
     for model in teacher_list(teacher):
         logits = predict(model, data.images, workers=workers)
-        finite = np.isfinite(to_numpy(logits)).all(axis=1)
-        if not finite.all():
-            raise ValueError(
-                f"the teacher answers {to_numpy(logits[finite.argmin()])} for image "
-                f"{finite.argmin()}, which nobody can learn from"
-            )
+        check_finite("the teacher", to_numpy(logits), "which nobody can learn from")
         data = data.with_array(to_device(logits, data.device))
     return data
